@@ -1,0 +1,97 @@
+//! The work that `.ci/instructions` counts under callgrind: `instructions WHAT CHUNK ROUNDS [LENGTH]`.
+//!
+//! `WHAT` is `state` (the machine in notification mode), `reference` (a plain loop that copies each chunk, finds each
+//! line end with memchr and compares the line, without a mode, a limit or an event), or `lines` (the line decoder with
+//! lines of LENGTH octets). One block of 64 KiB goes through ROUNDS times, in chunks of CHUNK octets. What an octet costs
+//! is the difference of two runs, so that start, exit and the making of the block do not count.
+#![allow(clippy::unwrap_used, reason = "a program for a script that passes the right arguments")]
+
+use sonnette::board::{Board, Notification};
+use sonnette::{ClientState, Event, LineDecoder, Terminator};
+use std::hint::black_box;
+
+const BLOCK: usize = 64 * 1024;
+
+/// 78 % random, 22 % classified, in a fixed shuffle.
+fn notifications() -> Vec<u8> {
+    let mut block = Vec::new();
+    let mut seed = 7_u32;
+    while block.len() < BLOCK {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let random = (seed >> 16) % 100 < 78;
+        block.extend_from_slice(if random { b"notif: random\r\n" } else { b"notif: classified\r\n" });
+    }
+    block
+}
+
+fn state(block: &[u8], chunk: usize, rounds: usize) -> u64 {
+    let mut state = ClientState::new(Board::silent());
+    state.enter(()).unwrap();
+    let mut seen = 0;
+    for _ in 0..rounds {
+        for chunk in block.chunks(chunk) {
+            state.receive(chunk);
+            while let Some(event) = state.poll_event().unwrap() {
+                seen += match event {
+                    Event::Notification(Notification::Random) => 1,
+                    Event::Notification(Notification::Classified) => 2,
+                    _ => 3,
+                };
+            }
+        }
+    }
+    seen
+}
+
+fn reference(block: &[u8], chunk: usize, rounds: usize) -> u64 {
+    let mut buffer = Vec::new();
+    let mut seen = 0;
+    for _ in 0..rounds {
+        for chunk in block.chunks(chunk) {
+            buffer.extend_from_slice(chunk);
+            let mut head = 0;
+            while let Some(at) = memchr::memchr(b'\n', &buffer[head..]) {
+                let line = &buffer[head..head + at];
+                seen += match line.strip_suffix(b"\r").unwrap_or(line) {
+                    b"notif: random" => 1,
+                    b"notif: classified" => 2,
+                    _ => 3,
+                };
+                head += at + 1;
+            }
+            buffer.drain(..head);
+        }
+    }
+    seen
+}
+
+fn lines(chunk: usize, rounds: usize, length: usize) -> u64 {
+    let mut line = vec![b'x'; length];
+    line.extend_from_slice(b"\r\n");
+    let block: Vec<u8> = line.iter().copied().cycle().take(BLOCK / line.len() * line.len()).collect();
+    let mut decoder = LineDecoder::new(Terminator::CrLf, length);
+    let mut seen = 0;
+    for _ in 0..rounds {
+        for chunk in block.chunks(chunk) {
+            decoder.push(chunk);
+            while let Some(line) = decoder.next_line().unwrap() {
+                seen += line.len() as u64;
+            }
+        }
+    }
+    seen
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse().ok());
+    let (Some(what), Some(chunk), Some(rounds)) = (arguments.first(), number(1), number(2)) else {
+        eprintln!("usage: instructions state|reference|lines CHUNK ROUNDS [LENGTH]; see .ci/instructions");
+        return;
+    };
+    black_box(match what.as_str() {
+        "state" => state(&notifications(), chunk, rounds),
+        "reference" => reference(&notifications(), chunk, rounds),
+        _ => lines(chunk, rounds, number(3).unwrap()),
+    });
+}

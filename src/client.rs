@@ -1,0 +1,879 @@
+//! The machine.
+
+use crate::lines::Span;
+use crate::modes::{Call, Read};
+use crate::output::{Dropped, Mark, Opener, Output};
+use crate::queue::{Entry, Inside, What};
+use crate::{
+    Decoded, Encoder, EnterAnswer, Error, Excerpt, Fault, Invalid, LeaveAnswer, Limits, LineDecoder, LineTooLong, Mode,
+    Pending, Protocol, Reason, Rejected, RequestId, Setting,
+};
+use alloc::{collections::VecDeque, vec::Vec};
+use core::{fmt, hash};
+
+/// What happened, in the order of the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event<P: Protocol> {
+    /// A request was answered.
+    Reply {
+        /// The request.
+        id: RequestId,
+        /// Its answer.
+        reply: P::Reply,
+    },
+    /// A request or an enter was refused, and the connection stays in step.
+    Refused {
+        /// The request or enter.
+        id: RequestId,
+        /// How the server said no.
+        refusal: P::Refusal,
+    },
+    /// The server rang.
+    Notification(P::Notification),
+    /// Notification mode was entered.
+    Entered {
+        /// The enter.
+        id: RequestId,
+    },
+    /// Notification mode has ended.
+    Left {
+        /// The enter whose mode ended.
+        id: RequestId,
+        /// Whether [`leave`](ClientState::leave) had been called before the frame that ended it was received.
+        asked: bool,
+        /// The enter was refused after all, when it had already taken effect here. (MPD's ACK to `idle`)
+        refusal: Option<P::Refusal>,
+    },
+    /// The connection ended before this request or enter was answered.
+    Lost {
+        /// The request or enter.
+        id: RequestId,
+        /// Whether its first octet had been written ([`advance_output`](ClientState::advance_output) passed it). If
+        /// not, the server has not seen it: it is safe to ask again elsewhere, provided that no more
+        /// [`output`](ClientState::output) of this connection is written.
+        sent: bool,
+    },
+    /// The connection has ended between frames. Told once, last.
+    Closed,
+}
+
+/// The client side of one connection: octets go in, events and octets come out.
+///
+/// It performs no I/O, reads no clock and spawns nothing. Drive it with one loop:
+///
+/// 1. [`poll_event`](Self::poll_event) until `Ok(None)`;
+/// 2. write [`output`](Self::output) as far as the socket takes it, and tell [`advance_output`](Self::advance_output);
+/// 3. read, and pass it to [`receive`](Self::receive), or [`receive_eof`](Self::receive_eof) at the end.
+///
+/// The calls of the application, [`request`](Self::request), [`enter`](Self::enter) and [`leave`](Self::leave), may come
+/// at any time, several before any answer: they only append to the output.
+pub struct ClientState<P: Protocol> {
+    protocol: P,
+    limits: Limits,
+
+    lines: LineDecoder,
+    expect: Expect,
+    /// Octets received so far: where the unread ones end.
+    received: u64,
+
+    /// What is outstanding, ids ascending.
+    queue: VecDeque<Entry<P::Subscription, P::Note>>,
+    next_id: RequestId,
+    /// The server is in notification mode, as far as frames have been read.
+    inside: Option<Inside<P::Subscription, P::Note>>,
+    /// Enters and leaves in the queue that are neither confirmed nor void, and which of the two was asked last. They
+    /// alternate.
+    changes: usize,
+    last_change: Mode,
+    /// Octets the leave of the last enter will take.
+    leave_octets: usize,
+
+    output: Output,
+    /// The second event of the frame decoded last.
+    second: Option<Second<P::Reply, P::Refusal>>,
+    end: End,
+}
+
+/// What the next octets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Expect {
+    /// A line that begins something.
+    Begin,
+    /// A line, after so many octets of the same thing.
+    Line { held: usize },
+    /// So many raw octets, likewise.
+    Raw { held: usize, octets: usize },
+}
+
+impl Expect {
+    fn held(self) -> usize {
+        match self {
+            Expect::Begin => 0,
+            Expect::Line { held } | Expect::Raw { held, .. } => held,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Second<R, F> {
+    Reply {
+        id: RequestId,
+        reply: R,
+    },
+    Refused {
+        id: RequestId,
+        refusal: F,
+    },
+    /// The answer before ended the mode of this enter. It shows once this is polled.
+    Ended {
+        id: RequestId,
+        asked: bool,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum End {
+    Open,
+    /// The stream has ended; what was received before is still being decoded.
+    Eof,
+    /// Lost for each entry, then this error for ever, or Closed.
+    Over(Option<Error>),
+    Told,
+}
+
+impl<P: Protocol> ClientState<P> {
+    /// A connection that has just been made, with the protocol's own limits.
+    #[must_use]
+    pub fn new(protocol: P) -> Self {
+        Self::with_limits(protocol, P::LIMITS)
+    }
+
+    /// A connection that has just been made.
+    #[must_use]
+    pub fn with_limits(protocol: P, limits: Limits) -> Self {
+        let mut state = ClientState {
+            protocol,
+            limits,
+            lines: LineDecoder::new(P::TERMINATOR, limits.line),
+            expect: Expect::Begin,
+            received: 0,
+            queue: VecDeque::new(),
+            next_id: RequestId::FIRST,
+            inside: None,
+            changes: 0,
+            last_change: Mode::Leaving,
+            leave_octets: 0,
+            output: Output::default(),
+            second: None,
+            end: End::Open,
+        };
+        if P::GREETING {
+            let id = state.push(What::Greeting, 0);
+            state.output.close_gate(Opener::Greeting, id.next());
+        }
+        state
+    }
+
+    // What the application wants.
+
+    /// Asks. The request has exactly one outcome: [`Event::Reply`], [`Event::Refused`] or [`Event::Lost`] with this id.
+    ///
+    /// To give up on it, forget the id: its event still comes.
+    ///
+    /// # Errors
+    /// The request comes back with the [`Reason`], and nothing was sent.
+    pub fn request(&mut self, request: P::Request) -> Result<RequestId, Rejected<P::Request>> {
+        match self.try_request(&request) {
+            Ok(id) => Ok(id),
+            Err(reason) => Err(Rejected { value: request, reason }),
+        }
+    }
+
+    fn try_request(&mut self, request: &P::Request) -> Result<RequestId, Reason> {
+        let asked = self.asked_mode();
+        self.may_ask(Call::Request)?;
+        // While an enter may still be refused, the request may reach the server in either mode.
+        let allowed = [
+            (Setting::Normal, asked != Mode::Notification),
+            (Setting::Notification, matches!(asked, Mode::Entering | Mode::Notification)),
+        ];
+        if allowed.iter().any(|&(setting, possible)| possible && !self.protocol.allows(request, setting)) {
+            return Err(Reason::NotAllowed(asked));
+        }
+        self.room_for_entries(1, self.reserved().0)?;
+        let (mark, starts_at) = (self.output.mark(), self.output.end());
+        let note = self.encode(mark, |protocol, id, out| protocol.encode_request(id, request, out))?;
+        self.room_for_octets(mark, self.reserved().1)?;
+        Ok(self.push(What::Request(note), starts_at))
+    }
+
+    /// Asks for notification mode. It has exactly one of [`Event::Entered`], [`Event::Refused`] and [`Event::Lost`] with
+    /// this id; after `Entered`, at most one [`Event::Left`] with it. The place of its leave is reserved with it.
+    ///
+    /// # Errors
+    /// The subscription comes back with the [`Reason`], and nothing was sent. Entering is allowed when
+    /// [`asked_mode`](Self::asked_mode) is `Normal` or `Leaving`.
+    pub fn enter(&mut self, subscription: P::Subscription) -> Result<RequestId, Rejected<P::Subscription>> {
+        match self.try_enter(&subscription) {
+            Ok((note, starts_at)) => {
+                let id = self.push(What::Enter(subscription, note), starts_at);
+                (self.changes, self.last_change) = (self.changes + 1, Mode::Entering);
+                Ok(id)
+            }
+            Err(reason) => Err(Rejected { value: subscription, reason }),
+        }
+    }
+
+    fn try_enter(&mut self, subscription: &P::Subscription) -> Result<(P::Note, u64), Reason> {
+        self.may_ask(Call::Enter)?;
+        self.room_for_entries(2, 0)?;
+        let (mark, starts_at) = (self.output.mark(), self.output.end());
+        let note = self.encode(mark, |protocol, id, out| protocol.encode_enter(id, subscription, out))?;
+        // Its leave can never be refused room: measure it now.
+        let enters_until = self.output.mark();
+        let id = self.next_id;
+        self.protocol.encode_leave(id.next(), subscription, &mut Encoder::new(&mut self.output, None));
+        let leave_octets = self.output.octets_since(enters_until);
+        self.output.back_to(enters_until);
+        self.room_for_octets(mark, leave_octets)?;
+        self.leave_octets = leave_octets;
+        Ok((note, starts_at))
+    }
+
+    /// Asks for normal mode: `true` if after this a leave is outstanding. There is nothing to wait for and nothing to
+    /// retry: where the enter must be confirmed first, the wish is remembered until then.
+    ///
+    /// `false` in the [`asked_mode`](Self::asked_mode)s `Normal` and `Closed`: there is nothing to leave.
+    pub fn leave(&mut self) -> bool {
+        let Some(mode) = self.asked_mode().asked(Call::Leave) else {
+            return self.asked_mode() == Mode::Leaving;
+        };
+        let entering = self.queue.iter().rev().find_map(|entry| match &entry.what {
+            What::Enter(subscription, _) => Some((entry.id, subscription)),
+            _ => None,
+        });
+        let gated = entering.is_some() && self.protocol.changes().enter == EnterAnswer::Own;
+        let Some((enter, subscription)) =
+            entering.or(self.inside.as_ref().map(|inside| (inside.id, &inside.subscription)))
+        else {
+            return false;
+        };
+        let (mark, starts_at, id) = (self.output.mark(), self.output.end(), self.next_id);
+        if gated {
+            self.output.close_gate(Opener::Enter(enter), id);
+        }
+        let note = self.protocol.encode_leave(id, subscription, &mut Encoder::new(&mut self.output, None));
+        self.output.seal(mark);
+        self.push(What::Leave { note, void: false }, starts_at);
+        (self.changes, self.last_change) = (self.changes + 1, mode);
+        true
+    }
+
+    fn may_ask(&self, call: Call) -> Result<(), Reason> {
+        match self.asked_mode() {
+            Mode::Closed => Err(Reason::Closed),
+            mode => mode.asked(call).map(drop).ok_or(Reason::NotAllowed(mode)),
+        }
+    }
+
+    /// The entries and octets kept free for the leave of the last enter.
+    fn reserved(&self) -> (usize, usize) {
+        match self.asked_mode().asked(Call::Leave) {
+            Some(_) => (1, self.leave_octets),
+            None => (0, 0),
+        }
+    }
+
+    fn room_for_entries(&self, entries: usize, reserved: usize) -> Result<(), Reason> {
+        if entries > self.limits.pending {
+            Err(Reason::TooLarge)
+        } else if self.queue.len() + reserved + entries > self.limits.pending {
+            Err(Reason::TooManyPending)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn encode(
+        &mut self,
+        mark: Mark,
+        encode: impl FnOnce(&P, RequestId, &mut Encoder<'_>) -> Result<P::Note, Invalid>,
+    ) -> Result<P::Note, Reason> {
+        let id = self.next_id;
+        let encoded = encode(&self.protocol, id, &mut Encoder::new(&mut self.output, Some(id)));
+        match encoded {
+            Ok(_) => self.output.seal(mark),
+            Err(_) => self.output.back_to(mark),
+        }
+        encoded.map_err(Reason::Invalid)
+    }
+
+    /// Takes back what was put since the `mark` if with it and what is `reserved` the output would be too large.
+    fn room_for_octets(&mut self, mark: Mark, reserved: usize) -> Result<(), Reason> {
+        let reason = if self.output.octets_since(mark) + reserved > self.limits.output {
+            Reason::TooLarge
+        } else if self.output.waiting() + reserved > self.limits.output {
+            Reason::OutputFull
+        } else {
+            return Ok(());
+        };
+        self.output.back_to(mark);
+        Err(reason)
+    }
+
+    fn push(&mut self, what: What<P::Subscription, P::Note>, starts_at: u64) -> RequestId {
+        let id = self.next_id;
+        self.next_id = id.next();
+        // The end of the stream counts as an octet: what is asked after it was not asked before it.
+        let received_before = self.received + u64::from(matches!(self.end, End::Eof));
+        self.queue.push_back(Entry { id, what, received_before, starts_at });
+        id
+    }
+
+    // What the wire says.
+
+    /// Stores what was read. Decoding happens in [`poll_event`](Self::poll_event), one event at a time. Call that until
+    /// `Ok(None)` before the next `receive`: the memory held is then bounded by the [`Limits`] and `bytes`.
+    #[inline]
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if matches!(self.end, End::Open) {
+            self.received += bytes.len() as u64;
+            self.lines.push(bytes);
+        }
+    }
+
+    /// The stream has ended, also by a transport error. Nothing is received after it.
+    pub fn receive_eof(&mut self) {
+        if matches!(self.end, End::Open) {
+            self.end = End::Eof;
+        }
+    }
+
+    /// The next event, or `Ok(None)` until more is received or asked.
+    ///
+    /// At the end of the connection: first what was decodable, then [`Event::Lost`] for each request and unconfirmed
+    /// enter in the order asked, then either [`Event::Closed`] once and `Ok(None)` for ever, or the same error every
+    /// time.
+    ///
+    /// # Errors
+    /// The connection is over: see [`Error`].
+    #[inline]
+    pub fn poll_event(&mut self) -> Result<Option<Event<P>>, Error> {
+        // Known lines need no search for their end: a third of the instructions of the general way.
+        if self.inside.is_some() && self.queue.is_empty() && self.second.is_none() && self.expect == Expect::Begin {
+            if let Some((octets, notification)) = self.protocol.known_line(self.lines.unread()) {
+                // A limit that such a line might exceed is the general way's to judge.
+                if octets <= self.limits.line {
+                    self.lines.skip(octets);
+                    return Ok(Some(Event::Notification(notification)));
+                }
+            }
+        }
+        // So does the wait for the rest of a line: when octets come one at a time, nearly every call ends here.
+        if self.queue.is_empty() && self.second.is_none() && matches!(self.end, End::Open) {
+            if let Ok(None) = self.find_frame() {
+                self.lines.shrink();
+                return Ok(None);
+            }
+        }
+        self.poll_any()
+    }
+
+    fn poll_any(&mut self) -> Result<Option<Event<P>>, Error> {
+        loop {
+            if self.second.is_some() {
+                return Ok(self.take_second());
+            }
+            if self.is_over() {
+                return self.poll_end();
+            }
+            let found = self.find_frame();
+            let ends_at = match found {
+                Ok(Some(span)) => Some(self.received - (self.lines.unread().len() - span.total) as u64),
+                Ok(None) if matches!(self.end, End::Eof) => Some(self.received + 1),
+                Ok(None) => None,
+                Err(_) => Some(self.received),
+            };
+            if !self.queue.is_empty() {
+                if let Some(event) = self.confirm_silent(ends_at) {
+                    return Ok(Some(event));
+                }
+            }
+            match (found, ends_at) {
+                (Ok(None), None) => {
+                    self.lines.shrink();
+                    return Ok(None);
+                }
+                (Ok(None), Some(_)) => self.end_of_stream(),
+                (Ok(Some(span)), ends_at) => match self.decode(span, ends_at.unwrap_or(self.received)) {
+                    Ok(Some(event)) => return Ok(Some(event)),
+                    Ok(None) => {}
+                    Err(error) => self.finish(Some(error)),
+                },
+                (Err(error), _) => self.finish(Some(error.into())),
+            }
+        }
+    }
+
+    fn take_second(&mut self) -> Option<Event<P>> {
+        Some(match self.second.take()? {
+            Second::Reply { id, reply } => Event::Reply { id, reply },
+            Second::Refused { id, refusal } => Event::Refused { id, refusal },
+            Second::Ended { id, asked } => self.end_mode(id, asked, None),
+        })
+    }
+
+    fn find_frame(&mut self) -> Result<Option<Span>, LineTooLong> {
+        match self.expect {
+            Expect::Begin | Expect::Line { .. } => self.lines.find_line(),
+            Expect::Raw { octets, .. } => {
+                Ok((self.lines.unread().len() >= octets).then_some(Span { content: octets, total: octets }))
+            }
+        }
+    }
+
+    /// Confirms a change that has no answer, before the frame that ends at `ends_at` is read. A frame that had arrived
+    /// when the change was asked for is read first.
+    fn confirm_silent(&mut self, ends_at: Option<u64>) -> Option<Event<P>> {
+        let front = self.queue.front()?;
+        let due = |entry: &Entry<_, _>| ends_at.is_none_or(|ends_at| ends_at > entry.received_before);
+        let changes = self.protocol.changes();
+        match &front.what {
+            What::Enter(..) if changes.enter == EnterAnswer::Silent && due(front) => self.enter_mode(0),
+            What::Leave { .. } if changes.leave == LeaveAnswer::Silent => {
+                let next = self.queue.get(1)?;
+                let confirms = matches!(next.what, What::Enter(..)) && due(next);
+                if confirms { self.leave_mode(0) } else { None }
+            }
+            _ => None,
+        }
+    }
+
+    /// Decodes one frame: an event, nothing to tell, or the end of the connection.
+    fn decode(&mut self, span: Span, ends_at: u64) -> Result<Option<Event<P>>, Error> {
+        let visible = self.visible(ends_at);
+        let continuation = self.continuation(visible);
+        let raw = matches!(self.expect, Expect::Raw { .. });
+        let mut frame = self.lines.frame(span, raw);
+        let pending = Pending {
+            queue: &self.queue,
+            visible,
+            inside: self.inside.as_ref(),
+            continuation,
+            changes: self.protocol.changes(),
+        };
+        let decoded = self.protocol.decode(&mut frame, &pending);
+        let cut = frame.into_cut();
+        let applied = decoded.and_then(|decoded| self.apply(decoded, span, visible));
+        let result = applied.map_err(|fault| {
+            let frame = cut.as_deref().unwrap_or(self.lines.unread());
+            let excerpt = || Excerpt::of(frame.get(..span.content).unwrap_or(frame));
+            match fault {
+                Fault::Violation(rule) => Error::Violation { rule, frame: excerpt() },
+                Fault::GreetingRefused => Error::GreetingRefused(excerpt()),
+                Fault::TooLong => Error::AnswerTooLong { limit: self.limits.answer },
+            }
+        });
+        if cut.is_none() {
+            self.lines.skip(span.total);
+        }
+        result
+    }
+
+    /// How many entries, from the front, a frame that ends at `ends_at` may be about.
+    fn visible(&self, ends_at: u64) -> usize {
+        let mut visible = self.queue.len();
+        if self.queue.back().is_some_and(|last| last.received_before >= ends_at) {
+            visible = self.queue.partition_point(|entry| entry.received_before < ends_at);
+        }
+        if let Some(gate) = self.output.first_gate() {
+            visible = visible.min(self.queue.partition_point(|entry| entry.id < gate.hides_from));
+        }
+        visible
+    }
+
+    /// What a frame is, for the table, and which entry of the queue it is about.
+    fn classify(&self, decoded: &Decoded<P>, visible: usize) -> (Read, usize) {
+        let of = |at: usize| self.queue.get(at).map(|entry| (at, &entry.what));
+        let own_enter = self.protocol.changes().enter == EnterAnswer::Own;
+        match decoded {
+            Decoded::Notification(_) => (Read::Notification, 0),
+            Decoded::Reply { id, .. } | Decoded::Refused { id, .. } => match self.find(*id, visible).and_then(of) {
+                Some((at, What::Request(_))) => (Read::Answer, at),
+                Some((at, What::Enter(..))) if own_enter && matches!(decoded, Decoded::Refused { .. }) => {
+                    (Read::Refused, at)
+                }
+                Some((at, What::Leave { .. })) => (Read::LeaveRefused, at),
+                _ => (Read::Stray, 0),
+            },
+            Decoded::Entered => match self.first(visible, |what| matches!(what, What::Enter(..))) {
+                Some(at) if own_enter => (Read::Entered, at),
+                _ => (Read::Stray, 0),
+            },
+            Decoded::Left => match self.first(visible, |what| matches!(what, What::Leave { .. })).and_then(of) {
+                Some((at, What::Leave { void: true, .. })) => (Read::Void, at),
+                Some((at, _)) => (Read::Left, at),
+                None => (Read::Stray, 0),
+            },
+            Decoded::Ended { .. } => (Read::Ended, 0),
+            Decoded::Greeting if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Greeting) => {
+                (Read::Answer, 0)
+            }
+            Decoded::Continue if self.continuation(visible).is_some() => (Read::Answer, 0),
+            Decoded::Greeting | Decoded::Continue => (Read::Stray, 0),
+            Decoded::More { .. } | Decoded::Nothing => (Read::Notification, 0),
+        }
+    }
+
+    /// Does what follows from a frame: an event, or nothing to tell.
+    fn apply(&mut self, decoded: Decoded<P>, span: Span, visible: usize) -> Result<Option<Event<P>>, Fault> {
+        let held = self.expect.held();
+        self.expect = Expect::Begin;
+        let (read, at) = self.classify(&decoded, visible);
+        if self.mode().after(read).is_none() {
+            return Err(Fault::Violation("an answer that nobody waits for here"));
+        }
+        Ok(match decoded {
+            Decoded::More { raw } => {
+                let held = held + span.total;
+                let octets = usize::try_from(raw.unwrap_or(0)).unwrap_or(usize::MAX);
+                if held.saturating_add(octets) > self.limits.answer {
+                    return Err(Fault::TooLong);
+                }
+                self.expect = if raw.is_some() { Expect::Raw { held, octets } } else { Expect::Line { held } };
+                None
+            }
+            Decoded::Nothing => None,
+            Decoded::Greeting => {
+                self.output.open_gate();
+                self.queue.pop_front();
+                None
+            }
+            Decoded::Continue => {
+                self.output.open_gate();
+                None
+            }
+            Decoded::Notification(notification) => Some(Event::Notification(notification)),
+            Decoded::Reply { id, reply, ends_mode } => {
+                let ended = match &self.inside {
+                    Some(inside) if ends_mode => {
+                        Some(Second::Ended { id: inside.id, asked: self.leave_asked(visible) })
+                    }
+                    _ => None,
+                };
+                if let Some(left) = self.answer(at, id) {
+                    self.second = Some(Second::Reply { id, reply });
+                    return Ok(Some(left));
+                }
+                self.second = ended;
+                Some(Event::Reply { id, reply })
+            }
+            Decoded::Refused { id, refusal } => {
+                if read == Read::Refused {
+                    self.refuse_enter(at, id);
+                } else if let Some(left) = self.answer(at, id) {
+                    self.second = Some(Second::Refused { id, refusal });
+                    return Ok(Some(left));
+                }
+                Some(Event::Refused { id, refusal })
+            }
+            Decoded::Entered => self.enter_mode(at),
+            Decoded::Left if read == Read::Void => {
+                self.queue.remove(at);
+                None
+            }
+            Decoded::Left => self.leave_mode(at),
+            Decoded::Ended { refusal } => {
+                let asked = self.leave_asked(visible);
+                self.inside.as_ref().map(|inside| inside.id).map(|id| self.end_mode(id, asked, refusal))
+            }
+        })
+    }
+
+    fn find(&self, id: RequestId, visible: usize) -> Option<usize> {
+        self.queue.binary_search_by_key(&id, |entry| entry.id).ok().filter(|&at| at < visible)
+    }
+
+    fn first(&self, visible: usize, is: impl Fn(&What<P::Subscription, P::Note>) -> bool) -> Option<usize> {
+        self.queue.iter().take(visible).position(|entry| is(&entry.what))
+    }
+
+    /// The request whose rest waits for the server's continuation.
+    fn continuation(&self, visible: usize) -> Option<RequestId> {
+        match self.output.first_gate()?.opener {
+            Opener::Continuation(id) => self.find(id, visible).map(|_| id),
+            Opener::Greeting | Opener::Enter(_) => None,
+        }
+    }
+
+    /// Whether a leave of the present mode is among the visible entries.
+    fn leave_asked(&self, visible: usize) -> bool {
+        self.mode() == Mode::Leaving && self.first(visible, is_live_leave).is_some()
+    }
+
+    /// The request at `at` was answered: the Left that this proves, if a silent leave was asked before it.
+    fn answer(&mut self, at: usize, id: RequestId) -> Option<Event<P>> {
+        self.queue.remove(at);
+        self.drop_gated(Opener::Continuation(id));
+        if self.protocol.changes().leave == LeaveAnswer::Silent && self.leave_asked(at) {
+            let leave = self.first(at, is_live_leave)?;
+            return self.leave_mode(leave);
+        }
+        None
+    }
+
+    /// The enter at `at` was confirmed.
+    fn enter_mode(&mut self, at: usize) -> Option<Event<P>> {
+        let Entry { id, what: What::Enter(subscription, note), .. } = self.queue.remove(at)? else { return None };
+        self.changes -= 1;
+        self.inside = Some(Inside { id, subscription, note });
+        if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Enter(id)) {
+            self.output.open_gate();
+        }
+        Some(Event::Entered { id })
+    }
+
+    /// The enter at `at` is gone, and with it the leave that waited for it, unseen.
+    fn refuse_enter(&mut self, at: usize, id: RequestId) {
+        self.queue.remove(at);
+        self.changes -= 1;
+        self.drop_gated(Opener::Continuation(id));
+        if let (true, Some(leave)) = (self.drop_gated(Opener::Enter(id)), self.first(self.queue.len(), is_live_leave)) {
+            self.queue.remove(leave);
+            self.changes -= 1;
+        }
+    }
+
+    /// The leave at `at` was confirmed.
+    fn leave_mode(&mut self, at: usize) -> Option<Event<P>> {
+        let Inside { id, .. } = self.inside.take()?;
+        self.queue.remove(at);
+        self.changes -= 1;
+        Some(Event::Left { id, asked: true, refusal: None })
+    }
+
+    /// The mode ended without an answer to its leave. If there is one on its way, it has become void: its answer, if it
+    /// has one of its own, is absorbed when it comes.
+    fn end_mode(&mut self, id: RequestId, asked: bool, refusal: Option<P::Refusal>) -> Event<P> {
+        self.inside = None;
+        if let (Mode::Leaving, Some(at)) = (self.mode(), self.first(self.queue.len(), is_live_leave)) {
+            self.changes -= 1;
+            let own = self.protocol.changes().leave == LeaveAnswer::Own;
+            match self.queue.get_mut(at) {
+                Some(Entry { what: What::Leave { void, .. }, .. }) if own => *void = true,
+                _ => drop(self.queue.remove(at)),
+            }
+        }
+        Event::Left { id, asked, refusal }
+    }
+
+    /// Drops what waits for `opener`, unseen; whether there was any. Positions behind it move up.
+    fn drop_gated(&mut self, opener: Opener) -> bool {
+        let Some(Dropped { at, octets }) = self.output.drop_gated(opener) else { return false };
+        self.queue.iter_mut().filter(|entry| entry.starts_at > at).for_each(|entry| entry.starts_at -= octets);
+        true
+    }
+
+    fn end_of_stream(&mut self) {
+        let octets = (self.expect.held() + self.lines.unread().len()) as u64;
+        let whole = octets == 0 && self.expect == Expect::Begin;
+        self.finish(if whole { None } else { Some(Error::UnexpectedEof { octets }) });
+    }
+
+    fn finish(&mut self, error: Option<Error>) {
+        if let Some(Mode::Closed) = self.mode().after(Read::End) {
+            self.lines = LineDecoder::new(P::TERMINATOR, 0);
+            self.end = End::Over(error);
+        }
+    }
+
+    fn poll_end(&mut self) -> Result<Option<Event<P>>, Error> {
+        self.inside = None;
+        while let Some(Entry { id, what, starts_at, .. }) = self.queue.pop_front() {
+            if matches!(what, What::Request(_) | What::Enter(..)) {
+                return Ok(Some(Event::Lost { id, sent: starts_at < self.output.written() }));
+            }
+        }
+        match &self.end {
+            End::Over(Some(error)) => Err(error.clone()),
+            End::Over(None) => {
+                self.end = End::Told;
+                Ok(Some(Event::Closed))
+            }
+            End::Open | End::Eof | End::Told => Ok(None),
+        }
+    }
+
+    // What the wire should be told.
+
+    /// What can be written now; empty if there is nothing, or if the next octets wait for the server
+    /// ([`is_gated`](Self::is_gated)).
+    ///
+    /// It changes only by [`advance_output`](Self::advance_output), by calls of the application, which append, and by
+    /// [`poll_event`](Self::poll_event), which may append what waited for the server. What was once visible stays.
+    #[must_use]
+    #[inline]
+    pub fn output(&self) -> &[u8] {
+        self.output.window()
+    }
+
+    /// So many octets of [`output`](Self::output) were written; more than there are counts as all.
+    pub fn advance_output(&mut self, written: usize) {
+        self.output.advance(written);
+    }
+
+    /// Whether there are octets that cannot be written before a frame was read: before the greeting, before a leave
+    /// whose enter must be confirmed, or inside a request that the server must let continue.
+    #[must_use]
+    pub fn is_gated(&self) -> bool {
+        self.output.waiting() > self.output.window().len()
+    }
+
+    /// The mode as the application sees it: the first change asked for and not yet confirmed by a polled event, else
+    /// the settled mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self.changes {
+            _ if self.is_over() => Mode::Closed,
+            0 => self.settled(),
+            changes if changes % 2 == 1 => self.last_change,
+            _ => self.last_change.other_change(),
+        }
+    }
+
+    /// The mode the server will be in once it has read everything asked so far: the last change asked for, else the
+    /// settled mode. What may be sent is judged by this alone.
+    #[must_use]
+    pub fn asked_mode(&self) -> Mode {
+        match self.changes {
+            _ if self.is_over() => Mode::Closed,
+            0 => self.settled(),
+            _ => self.last_change,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.end, End::Over(_) | End::Told)
+    }
+
+    fn settled(&self) -> Mode {
+        if self.inside.is_some() { Mode::Notification } else { Mode::Normal }
+    }
+
+    /// The protocol, with what it has learnt from the frames read.
+    #[must_use]
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// What was received and is not decoded. Before a change to TLS (STARTTLS) it must be empty.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        self.lines.unread()
+    }
+
+    /// What decides all that follows: absolute positions and search progress do not.
+    #[allow(clippy::type_complexity, reason = "a tuple, named nowhere else")]
+    fn live(
+        &self,
+    ) -> (
+        (&P, Limits, &LineDecoder, Expect, RequestId),
+        (&Option<Inside<P::Subscription, P::Note>>, Mode, Mode, (usize, usize)),
+        (&Output, &Option<Second<P::Reply, P::Refusal>>, &End),
+    ) {
+        (
+            (&self.protocol, self.limits, &self.lines, self.expect, self.next_id),
+            (&self.inside, self.mode(), self.asked_mode(), self.reserved()),
+            (&self.output, &self.second, &self.end),
+        )
+    }
+
+    /// The queue, its positions relative to what is unread and to what is unwritten.
+    #[allow(clippy::type_complexity, reason = "a tuple, named nowhere else")]
+    fn live_queue(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (RequestId, &What<P::Subscription, P::Note>, u64, Option<u64>)> {
+        let read = self.received - self.lines.unread().len() as u64;
+        self.queue.iter().map(move |entry| {
+            let unread_before = entry.received_before.saturating_sub(read);
+            (entry.id, &entry.what, unread_before, entry.starts_at.checked_sub(self.output.written()))
+        })
+    }
+}
+
+fn is_live_leave<S, N>(what: &What<S, N>) -> bool {
+    matches!(what, What::Leave { void: false, .. })
+}
+
+impl<P> Clone for ClientState<P>
+where
+    P: Protocol + Clone,
+    P::Reply: Clone,
+    P::Refusal: Clone,
+{
+    fn clone(&self) -> Self {
+        ClientState {
+            protocol: self.protocol.clone(),
+            limits: self.limits,
+            lines: self.lines.clone(),
+            expect: self.expect,
+            received: self.received,
+            queue: self.queue.clone(),
+            next_id: self.next_id,
+            inside: self.inside.clone(),
+            changes: self.changes,
+            last_change: self.last_change,
+            leave_octets: self.leave_octets,
+            output: self.output.clone(),
+            second: self.second.clone(),
+            end: self.end.clone(),
+        }
+    }
+}
+
+/// Equal by what is still live: two connections that will behave alike are equal, however they came there.
+impl<P> PartialEq for ClientState<P>
+where
+    P: Protocol + PartialEq,
+    P::Reply: PartialEq,
+    P::Refusal: PartialEq,
+{
+    fn eq(&self, other: &Self) -> bool {
+        self.live() == other.live() && self.live_queue().eq(other.live_queue())
+    }
+}
+
+impl<P> Eq for ClientState<P>
+where
+    P: Protocol + Eq,
+    P::Reply: Eq,
+    P::Refusal: Eq,
+{
+}
+
+impl<P> hash::Hash for ClientState<P>
+where
+    P: Protocol + hash::Hash,
+    P::Reply: hash::Hash,
+    P::Refusal: hash::Hash,
+{
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.live().hash(state);
+        self.queue.len().hash(state);
+        self.live_queue().for_each(|entry| entry.hash(state));
+    }
+}
+
+/// Octets on their way are counted, not shown.
+impl<P: Protocol + fmt::Debug> fmt::Debug for ClientState<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientState")
+            .field("protocol", &self.protocol)
+            .field("mode", &self.mode())
+            .field("asked_mode", &self.asked_mode())
+            .field("pending", &self.queue.iter().map(|entry| entry.id).collect::<Vec<_>>())
+            .field("input", &self.lines)
+            .field("output", &self.output)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! The client side of protocols that answer requests and ring when something happens, as one sans-IO state machine.
+//!
+//! A *notice board* that answers `random?` with `46774`, and, once told `notif`, pushes `notif: random` whenever there
+//! is a new number; MPD's `idle`, IMAP's IDLE, Redis' Pub/Sub: a connection has a normal mode, in which the client asks
+//! and the server answers, and a notification mode, in which the server rings. The hard part is the way between the two.
+//! A notification crosses the wish to leave; an answer arrives after the mode was entered; the server ends the mode by
+//! itself. [`ClientState`] gets that right once, for every protocol and every runtime.
+//!
+//! It is pure: octets go in, events and octets come out. It performs no I/O, reads no clock, spawns nothing, and can
+//! therefore be embedded in any loop, tested in every interleaving, and fuzzed.
+//!
+#![doc = include_str!("modes.txt")]
+//!
+//! # A session
+//! ```
+//! use sonnette::{ClientState, Event, board::{Board, Notification, Reply, Request}};
+//!
+//! let mut state = ClientState::new(Board::silent());
+//!
+//! // Ask, and go into notification mode, without waiting for the answer.
+//! let random = state.request(Request::Random)?;
+//! let watch = state.enter(())?;
+//! assert_eq!(state.output(), b"random?\r\nnotif\r\n");
+//! state.advance_output(16);
+//!
+//! // The wire may cut its octets anywhere.
+//! state.receive(b"46774\r\nnotif: ran");
+//! assert_eq!(state.poll_event()?, Some(Event::Reply { id: random, reply: Reply::Random(46774) }));
+//! assert_eq!(state.poll_event()?, Some(Event::Entered { id: watch }));
+//! assert_eq!(state.poll_event()?, None);
+//! state.receive(b"dom\r\n");
+//! assert_eq!(state.poll_event()?, Some(Event::Notification(Notification::Random)));
+//!
+//! // Ring: leave, ask, enter again, in one write and one round trip.
+//! state.leave();
+//! let random = state.request(Request::Random)?;
+//! let again = state.enter(())?;
+//! assert_eq!(state.output(), b"stop_notif\r\nrandom?\r\nnotif\r\n");
+//!
+//! // A notification that crosses the leave is still one; the answer goes to its own question.
+//! state.receive(b"notif: classified\r\n90210\r\n");
+//! assert_eq!(state.poll_event()?, Some(Event::Notification(Notification::Classified)));
+//! assert_eq!(state.poll_event()?, Some(Event::Left { id: watch, asked: true, refusal: None }));
+//! assert_eq!(state.poll_event()?, Some(Event::Reply { id: random, reply: Reply::Random(90210) }));
+//! assert_eq!(state.poll_event()?, Some(Event::Entered { id: again }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//! Each is a property test and a fuzz oracle.
+//!
+//! 1. **Split.** Any chunking of the input gives the same events, the error included, in the same order.
+//! 2. **Drain.** For the same operations with the same results, polling after each or only at the end gives the same
+//!    events.
+//! 3. **Write.** Any partition of [`advance_output`](ClientState::advance_output) gives the same octets on the wire.
+//! 4. **One outcome.** Each accepted request has exactly one of reply, refusal, lost, also when the stream is cut at any
+//!    octet.
+//! 5. **No notification is lost, repeated or reordered**, also when a leave crosses the server's own end of the mode.
+//! 6. **Finality.** First what was decodable, then `Lost` for what is outstanding, then `Closed` once, or the same error
+//!    every time.
+//! 7. **Bounds.** Memory stays within the [`Limits`] and what was received since `poll_event` last returned `Ok(None)`.
+//! 8. **Linear.** Each octet is searched for a terminator at most once, however it is chunked.
+//! 9. **No panic**, whatever the peer sends and the caller calls. No `unsafe`.
+//! 10. **Agreement.** A client and an honest server never deadlock or disagree about the mode.
+//! 11. **No injection.** No value a caller passes puts an extra line or word on the wire.
+//!
+//! # The pieces
+//! - [`ClientState`]: the machine. [`Event`] and [`Error`] are what it tells, [`Mode`] holds its transition table.
+//! - [`Protocol`]: what a protocol must be able to say. [`board`] is the one in this crate; writing another takes under a
+//!   hundred lines.
+//! - [`LineDecoder`]: lines and raw octets out of a stream, for use on its own too.
+//!
+//! Clients that hold a socket are crates of their own: `sonnette-std` (blocking). They share one loop,
+//! `sonnette-driver`.
+
+// std would bring a clock and sockets within reach; without it, that the machine is pure is checked by the compiler.
+#![no_std]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking"))]
+
+extern crate alloc;
+
+mod client;
+mod error;
+mod limits;
+mod lines;
+mod modes;
+mod output;
+mod protocol;
+mod queue;
+
+pub mod board;
+
+pub use client::{ClientState, Event};
+pub use error::{Error, Excerpt, Invalid, Reason, Rejected};
+pub use limits::Limits;
+pub use lines::{Frame, LineDecoder, LineTooLong, Terminator};
+pub use modes::Mode;
+pub use output::Encoder;
+pub use protocol::{Asked, Changes, Decoded, EnterAnswer, Fault, LeaveAnswer, Pending, Protocol, Setting};
+pub use queue::RequestId;
