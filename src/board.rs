@@ -19,7 +19,7 @@
 
 mod server;
 
-pub use server::{ServerError, ServerState};
+pub use server::{ServerError, ServerState, check_text};
 
 use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Pending, Protocol, RequestId,

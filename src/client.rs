@@ -760,6 +760,13 @@ impl<P: Protocol> ClientState<P> {
         if self.inside.is_some() { Mode::Notification } else { Mode::Normal }
     }
 
+    /// Whether this request or enter is still to have its outcome.
+    #[must_use]
+    pub fn is_pending(&self, id: RequestId) -> bool {
+        self.find(id, self.queue.len()).is_some()
+            || matches!(self.second, Some(Second::Reply { id: second, .. } | Second::Refused { id: second, .. }) if second == id)
+    }
+
     /// The protocol, with what it has learnt from the frames read.
     #[must_use]
     pub fn protocol(&self) -> &P {

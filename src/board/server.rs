@@ -293,8 +293,12 @@ impl ServerState {
     }
 }
 
-/// What may be the answer to `classified?`.
-fn check_text(text: &[u8]) -> Result<(), Reason> {
+/// Whether this text may be the answer to `classified?`.
+///
+/// # Errors
+/// [`Reason::Invalid`] if it holds a CR or LF or begins with `notif:`, [`Reason::TooLarge`] if it is longer than a line
+/// may be.
+pub fn check_text(text: &[u8]) -> Result<(), Reason> {
     if memchr::memchr2(b'\r', b'\n', text).is_some() {
         Err(Reason::Invalid(Invalid::new("a CR or LF inside a line")))
     } else if text.starts_with(PUSH) {

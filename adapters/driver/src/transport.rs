@@ -1,0 +1,26 @@
+use std::io;
+use std::task::{Context, Poll};
+
+/// How to read and write a stream without waiting: what differs between runtimes.
+///
+/// The contracts are those of `futures_io` and `tokio::io`: `Pending` has arranged for the task to be woken.
+pub trait Transport {
+    /// Reads some octets; zero is the end of the stream. `WouldBlock` and `TimedOut` mean that a timeout of the stream
+    /// expired, and the read may be repeated. `Interrupted` means that it may be worth writing before reading again.
+    ///
+    /// # Errors
+    /// Any other error ends the connection.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes some octets. `Pending` does not keep the driver from reading.
+    ///
+    /// # Errors
+    /// Nothing more is written; what was sent by the peer is still read.
+    fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Passes on what the stream buffers itself.
+    ///
+    /// # Errors
+    /// As [`poll_write`](Self::poll_write).
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}

@@ -1,0 +1,264 @@
+use bytes::Bytes;
+use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::{ClientState, Event, Protocol, Rejected, RequestId};
+use sonnette_driver::{Driver, Error, Handler, Transport};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+type Result<T, P> = std::result::Result<T, Error<<P as Protocol>::Refusal>>;
+
+/// A blocking client.
+///
+/// [`start`](Self::start) and [`next_event`](Self::next_event) are the plain layer; everything else stands on it. A call
+/// that waits for one event keeps those that come meanwhile, 1,024 at most.
+///
+/// After [`Error::TimedOut`], [`Error::Interrupted`] and [`Error::BacklogFull`] nothing is lost and the call can be
+/// repeated, except that a repeated [`call`](Self::call) would ask again: use [`outcome`](Self::outcome) with the id in
+/// the error to wait again for the request that was asked. Asking another one gives it up; its answer is discarded when
+/// it comes.
+#[derive(Debug)]
+pub struct Client<P: Protocol, S> {
+    driver: Driver<P, Blocking<S>>,
+}
+
+/// A stream whose reads and writes are always ready, since they block.
+#[derive(Debug)]
+struct Blocking<S>(S);
+
+impl<S: Read + Write> Transport for Blocking<S> {
+    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.0.read(buffer))
+    }
+
+    fn poll_write(&mut self, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.0.write(octets))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.flush())
+    }
+}
+
+/// Runs a future of the driver to its end: over a stream that blocks it never waits.
+fn now<T, R>(future: impl Future<Output = std::result::Result<T, Error<R>>>) -> std::result::Result<T, Error<R>> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(Error::TimedOut { id: None }),
+    }
+}
+
+impl<P: Protocol, S: Read + Write> Client<P, S> {
+    /// A client over a stream that is connected already, with the protocol's own limits.
+    #[must_use]
+    pub fn new(protocol: P, stream: S) -> Self {
+        Self::with_state(ClientState::new(protocol), stream)
+    }
+
+    /// A client that goes on with this state over this stream.
+    #[must_use]
+    pub fn with_state(state: ClientState<P>, stream: S) -> Self {
+        Client { driver: Driver::new(state, Blocking(stream)) }
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn state(&self) -> &ClientState<P> {
+        self.driver.state()
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &S {
+        &self.driver.transport().0
+    }
+
+    /// The stream, to set its options. What is read or written past the client is missing to it.
+    #[must_use]
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.driver.transport_mut().0
+    }
+
+    /// The machine, the stream, and the events that nobody has taken.
+    #[must_use]
+    pub fn into_parts(self) -> (ClientState<P>, S, VecDeque<Event<P>>) {
+        let (state, Blocking(stream), kept) = self.driver.into_parts();
+        (state, stream, kept)
+    }
+
+    /// Keeps at most so many events while a call waits for another one; 1,024 by default.
+    pub fn set_backlog(&mut self, events: usize) {
+        self.driver.set_backlog(events);
+    }
+
+    /// Asks without waiting; the request is written when the client next waits for anything.
+    ///
+    /// # Errors
+    /// The request comes back with the reason, and nothing was sent.
+    pub fn start(&mut self, request: P::Request) -> std::result::Result<RequestId, Rejected<P::Request>> {
+        self.driver.start(request)
+    }
+
+    /// Waits for the next event of any kind. The last one is [`Event::Closed`], if the connection ended between frames.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or one after which the call can be repeated.
+    pub fn next_event(&mut self) -> Result<Event<P>, P> {
+        now(self.driver.next_event())
+    }
+
+    /// Asks and waits for the answer. Notifications that come meanwhile are kept for
+    /// [`next_notification`](Self::next_notification).
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Refused`] or [`Error::Lost`]; or one that names the id, with which
+    /// [`outcome`](Self::outcome) takes the call up again.
+    pub fn call(&mut self, request: P::Request) -> Result<P::Reply, P> {
+        now(self.driver.call(request))
+    }
+
+    /// As [`call`](Self::call), handing out the notifications that come meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call_with(&mut self, request: P::Request, notified: impl FnMut(P::Notification)) -> Result<P::Reply, P> {
+        now(self.driver.call_with(request, notified))
+    }
+
+    /// Waits for the answer to a request that was started, or whose call ended early.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); [`Error::UnknownRequest`] if it was answered already, or given up.
+    pub fn outcome(&mut self, id: RequestId) -> Result<P::Reply, P> {
+        now(self.driver.outcome(id))
+    }
+
+    /// Enters notification mode: returns once that is confirmed.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Refused`] or [`Error::Lost`]; or one after which the call can be repeated: it then
+    /// waits for the enter that was asked.
+    pub fn enter(&mut self, subscription: P::Subscription) -> Result<RequestId, P> {
+        now(self.driver.enter(subscription))
+    }
+
+    /// Asks for normal mode: returns once that is written, and never waits until it is confirmed. Without a mode to leave
+    /// it does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or one after which the call can be repeated.
+    pub fn leave(&mut self) -> Result<(), P> {
+        now(self.driver.leave())
+    }
+
+    /// Waits until all that was asked is written.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or one after which the call can be repeated.
+    pub fn flush(&mut self) -> Result<(), P> {
+        now(self.driver.flush())
+    }
+
+    /// Leaves the mode, asks, and enters it again, all in one write and one round trip: the talk's way to fetch what a
+    /// notification announced. Notifications that come meanwhile are kept, and none is lost.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call) and [`enter`](Self::enter). After [`Error::Refused`] by the request the mode has been
+    /// entered again.
+    pub fn ring(&mut self, request: P::Request) -> Result<P::Reply, P> {
+        now(self.driver.ring(request))
+    }
+
+    /// Waits for the next notification, in any mode. `None` once the mode has ended and no notification is kept. It never
+    /// enters the mode by itself.
+    ///
+    /// In the silent dialect of the notice board the end of the mode shows only with the answer to a later request.
+    ///
+    /// # Errors
+    /// [`Error::Ended`]; [`Error::Refused`] if the mode was refused after all; or one after which the call can be
+    /// repeated.
+    pub fn next_notification(&mut self) -> Result<Option<P::Notification>, P> {
+        now(self.driver.next_notification())
+    }
+
+    /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, and
+    /// returns when it has ended on request. The mode must have been entered.
+    ///
+    /// ```no_run
+    /// use sonnette::board::Board;
+    /// use sonnette_std::{Client, board};
+    ///
+    /// struct Bell;
+    ///
+    /// impl board::Handler for Bell {
+    ///     fn random_available(&mut self) {
+    ///         println!("ding");
+    ///     }
+    /// }
+    ///
+    /// let mut client = Client::<Board, _>::connect("localhost:6789")?;
+    /// client.notify()?;
+    /// client.run(&mut Bell)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`next_notification`](Self::next_notification) and [`enter`](Self::enter).
+    pub fn run(&mut self, handler: &mut impl Handler<P>) -> Result<(), P> {
+        now(self.driver.run(handler))
+    }
+}
+
+/// The talk's verbs.
+impl<S: Read + Write> Client<Board, S> {
+    /// Asks for the random number.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); [`Error::Refused`] if the answer is not a number.
+    pub fn random(&mut self) -> Result<i64, Board> {
+        match self.call(Request::Random)? {
+            Reply::Random(number) => Ok(number),
+            Reply::Classified(text) => Err(wrong_kind(text)),
+        }
+    }
+
+    /// Asks for the classified ad.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn classified(&mut self) -> Result<Bytes, Board> {
+        match self.call(Request::Classified)? {
+            Reply::Classified(text) => Ok(text),
+            Reply::Random(number) => Err(wrong_kind(number.to_string().into())),
+        }
+    }
+
+    /// Enters notification mode.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub fn notify(&mut self) -> Result<(), Board> {
+        self.enter(()).map(drop)
+    }
+
+    /// Leaves notification mode.
+    ///
+    /// # Errors
+    /// As [`leave`](Self::leave).
+    pub fn stop_notify(&mut self) -> Result<(), Board> {
+        self.leave()
+    }
+
+    /// Waits for the next notification.
+    ///
+    /// # Errors
+    /// As [`next_notification`](Self::next_notification).
+    pub fn wait_notification(&mut self) -> Result<Option<Notification>, Board> {
+        self.next_notification()
+    }
+}
+
+fn wrong_kind(line: Bytes) -> Error<Refusal> {
+    Error::Refused(Refusal::WrongKind(line))
+}

@@ -1,0 +1,38 @@
+//! Blocking clients of [`sonnette`] over TCP and Unix sockets, and over any `Read + Write`.
+//!
+//! ```no_run
+//! use sonnette::board::{Board, Notification, Request};
+//! use sonnette_std::Client;
+//!
+//! let mut client = Client::<Board, _>::connect("localhost:6789")?;
+//! println!("{}", client.random()?);
+//! client.notify()?;
+//! while let Some(notification) = client.wait_notification()? {
+//!     if notification == Notification::Random {
+//!         // Leave, ask, enter again: one write, one round trip, and nothing is lost.
+//!         println!("{:?}", client.ring(Request::Random)?);
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Sockets and other streams
+//! Over a [`Socket`], which [`Client::connect`] and [`Connect`] make, a write never blocks: while the peer does not read,
+//! the client goes on reading, so that two full socket buffers do not deadlock. A round trip takes two system calls.
+//! Over any other `Read + Write` a write that blocks blocks the call.
+//!
+//! # Timeouts
+//! A read or write timeout ends a call with [`Error::TimedOut`] and nothing else: half a line stays where it is, and the
+//! call can be repeated. A request that was asked stays asked; [`Client::outcome`] waits for it again.
+
+mod client;
+#[cfg(unix)]
+mod socket;
+
+#[cfg(feature = "server")]
+pub mod server;
+
+pub use client::Client;
+#[cfg(unix)]
+pub use socket::{Connect, Interrupter, Socket};
+pub use sonnette_driver::{End, Error, Handler, board};

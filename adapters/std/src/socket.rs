@@ -1,0 +1,301 @@
+use crate::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use sonnette::{ClientState, Limits, Protocol};
+use sonnette_driver::{End, Error, Interrupt};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A TCP or Unix socket whose writes never block.
+///
+/// A write that the socket does not take at once is `WouldBlock`, and the next read then waits for either direction: it
+/// returns `Interrupted` when the socket takes octets again. Readiness is asked for only then, so the plain case is one
+/// system call a write and one a read.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Arc<Stream>,
+    interrupted: Arc<AtomicBool>,
+    /// The last write was not taken whole.
+    full: bool,
+    write_timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    fn new(stream: Stream) -> Self {
+        Socket {
+            stream: Arc::new(stream),
+            interrupted: Arc::new(AtomicBool::new(false)),
+            full: false,
+            write_timeout: None,
+        }
+    }
+
+    /// A call fails with [`Error::TimedOut`](crate::Error::TimedOut) when nothing was received for so long; by default
+    /// never.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the timeout is zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match &*self.stream {
+            Stream::Tcp(stream) => stream.set_read_timeout(timeout),
+            Stream::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    /// A call fails with [`Error::TimedOut`](crate::Error::TimedOut) when the socket took nothing of what is to be
+    /// written, and nothing was received, for so long; by default never.
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    /// A handle that ends a wait of this socket from another thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter { stream: Arc::clone(&self.stream), interrupted: Arc::clone(&self.interrupted) }
+    }
+
+    /// Tells the server that nothing more will be written.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Socket::new(Stream::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Socket::new(Stream::Unix(stream))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.full {
+            let mut descriptors = [PollFd::new(&*self.stream, PollFlags::IN | PollFlags::OUT)];
+            let timeout = self.write_timeout.map(timespec).transpose()?;
+            if poll(&mut descriptors, timeout.as_ref())? == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let ready = descriptors.first().map_or(PollFlags::empty(), PollFd::revents);
+            self.full = !ready.contains(PollFlags::OUT);
+            if !ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
+        let (octets, _) = recv(&*self.stream, buffer, RecvFlags::empty())?;
+        if octets == 0 && self.interrupted.load(Ordering::Acquire) {
+            return Err(Interrupt.into());
+        }
+        Ok(octets)
+    }
+}
+
+fn timespec(timeout: Duration) -> io::Result<Timespec> {
+    Timespec::try_from(timeout).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+impl Write for Socket {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let written = send(&*self.stream, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        self.full = match written {
+            Ok(written) => written < octets.len(),
+            Err(error) => error == rustix::io::Errno::AGAIN,
+        };
+        Ok(written?)
+    }
+
+    /// A socket buffers nothing on this side.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ends the wait of a [`Socket`] from another thread, for good: its read half is shut, and each call that waits on it
+/// fails with [`Error::Interrupted`](crate::Error::Interrupted) once what had been received is taken. It can still write:
+/// [`Client::leave`].
+#[derive(Clone, Debug)]
+pub struct Interrupter {
+    stream: Arc<Stream>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Interrupter {
+    /// Interrupts. A socket whose connection has ended already is left as it is.
+    pub fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Release);
+        // The only error is that there is no connection any more, and then there is no wait either.
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+}
+
+/// How to connect: [`Client::connect`] with everything settable.
+///
+/// ```no_run
+/// use sonnette::board::Board;
+/// use sonnette_std::Connect;
+/// use std::time::Duration;
+///
+/// let second = Some(Duration::from_secs(1));
+/// let client = Connect::new().connect_timeout(second).read_timeout(second).tcp(Board::silent(), "localhost:6789")?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Connect {
+    connect_timeout: Option<Duration>,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    limits: Option<Limits>,
+}
+
+impl Connect {
+    /// Without timeouts, and with the protocol's own limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives up on each address after so long.
+    pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// See [`Socket::set_read_timeout`].
+    pub fn read_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.read_timeout = timeout;
+        self
+    }
+
+    /// See [`Socket::set_write_timeout`].
+    pub fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Limits other than the protocol's own.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Connects over TCP, trying every address of the name in turn, with `TCP_NODELAY` on.
+    ///
+    /// # Errors
+    /// That of the last address, or `InvalidInput` if there is none.
+    pub fn tcp<P: Protocol>(&self, protocol: P, address: impl ToSocketAddrs) -> io::Result<Client<P, Socket>> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+        for address in address.to_socket_addrs()? {
+            match self.connect(&address) {
+                Ok(stream) => return self.client(protocol, stream.into()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn connect(&self, address: &SocketAddr) -> io::Result<TcpStream> {
+        let stream = match self.connect_timeout {
+            Some(timeout) => TcpStream::connect_timeout(address, timeout)?,
+            None => TcpStream::connect(address)?,
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Connects over a Unix socket. The connect timeout does not apply: such a connect does not wait for the peer.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn unix<P: Protocol>(&self, protocol: P, path: impl AsRef<Path>) -> io::Result<Client<P, Socket>> {
+        self.client(protocol, UnixStream::connect(path)?.into())
+    }
+
+    fn client<P: Protocol>(&self, protocol: P, mut socket: Socket) -> io::Result<Client<P, Socket>> {
+        socket.set_read_timeout(self.read_timeout)?;
+        socket.set_write_timeout(self.write_timeout);
+        Ok(Client::with_state(ClientState::with_limits(protocol, self.limits.unwrap_or(P::LIMITS)), socket))
+    }
+}
+
+impl<P: Protocol> Client<P, Socket> {
+    /// Connects over TCP in the protocol's default dialect, trying every address of the name in turn, with `TCP_NODELAY`
+    /// on. [`Connect`] sets more.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn connect(address: impl ToSocketAddrs) -> io::Result<Self>
+    where
+        P: Default,
+    {
+        Connect::new().tcp(P::default(), address)
+    }
+
+    /// Connects over a Unix socket in the protocol's default dialect.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn connect_unix(path: impl AsRef<Path>) -> io::Result<Self>
+    where
+        P: Default,
+    {
+        Connect::new().unix(P::default(), path)
+    }
+
+    /// A handle that ends a wait of this client from another thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        self.stream().interrupter()
+    }
+
+    /// Writes what was asked, tells the server that nothing more will come, and closes the socket.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or a timeout: the socket is closed all the same.
+    pub fn close(mut self) -> Result<(), Error<P::Refusal>> {
+        self.flush()?;
+        self.stream().shutdown_write().map_err(|error| Error::Ended(End::Io(Arc::new(error))))
+    }
+}

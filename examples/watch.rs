@@ -1,0 +1,182 @@
+//! Watches a notice board: asks for everything once, then fetches what the server rings for.
+//!
+//! `cargo run --example watch -- [HOST:PORT] [--runtime std] [--dialect silent|acknowledged] [--count N]`
+//!
+//! Without an address it starts a server of its own. Standard output has one line per fact; everything else goes to
+//! standard error.
+
+mod support;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette_std::{Client, Connect, Error, Socket};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(
+    name = "watch",
+    about = "Watches a notice board: asks for everything once, then fetches what the server rings for."
+)]
+struct Options {
+    /// The server; without it, one is started on a free port
+    #[arg(value_name = "HOST:PORT")]
+    address: Option<String>,
+    #[arg(long, value_enum, default_value = "std")]
+    runtime: Runtime,
+    #[arg(long, value_enum, default_value = "silent")]
+    dialect: support::Dialect,
+    /// Stop after so many notifications (5 with the server of its own, else never)
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroU64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Runtime {
+    Std,
+    Smol,
+    Tokio,
+}
+
+/// How many notifications the server of its own is watched for.
+const COUNT: NonZeroU64 = NonZeroU64::new(5).unwrap();
+
+/// How often that server has news: five of them ring within two seconds.
+const EVERY: Duration = Duration::from_millis(300);
+
+/// A server that does not even accept for so long is as good as none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let options: Options = support::options();
+    if options.runtime != Runtime::Std {
+        let message = "the runtimes smol and tokio are still to come; there is std";
+        support::wrong_options::<Options>(&Options::command().error(ErrorKind::InvalidValue, message));
+    }
+    match watch(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("watch: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn watch(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let (address, count) = match &options.address {
+        Some(address) => (address.clone(), options.count),
+        None => (start_server(options.dialect)?, Some(options.count.unwrap_or(COUNT))),
+    };
+    let connected = Connect::new().connect_timeout(Some(CONNECT_TIMEOUT)).tcp(options.dialect.board(), &*address);
+    let mut client = connected.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+
+    // Ctrl-C shuts the read half: whatever waits is interrupted, and the rest happens here as after any other end.
+    let interrupter = client.interrupter();
+    ctrlc::set_handler(move || interrupter.interrupt())?;
+
+    match session(&mut client, count) {
+        Ok(()) => {}
+        Err(Stop::Client(Error::Interrupted { .. })) => eprintln!("watch: interrupted, leaving"),
+        Err(Stop::Client(error)) => return Err(error.into()),
+        Err(Stop::Output(error)) => return Err(format!("cannot write: {error}").into()),
+    }
+    match client.leave().and_then(|()| client.close()) {
+        // After Ctrl-C nothing is read any more, so a leave that waits for the server's answer stays unsent.
+        Ok(()) | Err(Error::Interrupted { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+enum Stop {
+    Client(Error<Refusal>),
+    Output(io::Error),
+}
+
+impl From<Error<Refusal>> for Stop {
+    fn from(error: Error<Refusal>) -> Self {
+        Stop::Client(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Output(error)
+    }
+}
+
+fn session(client: &mut Client<Board, Socket>, count: Option<NonZeroU64>) -> Result<(), Stop> {
+    for request in [Request::Random, Request::Classified] {
+        let reply = client.call(request)?;
+        say_reply(&reply)?;
+    }
+    client.notify()?;
+    let mut handled = 0;
+    while count.is_none_or(|count| handled < count.get()) {
+        let Some(notification) = client.wait_notification()? else { break };
+        let fetch = match notification {
+            Notification::Random => Request::Random,
+            Notification::Classified => Request::Classified,
+            Notification::Other(name) => {
+                say("notified", format_args!("other {}", printable(&name)))?;
+                handled += 1;
+                continue;
+            }
+        };
+        say("notified", if fetch == Request::Random { "random" } else { "classified" })?;
+        let reply = client.ring(fetch)?;
+        say_reply(&reply)?;
+        handled += 1;
+    }
+    Ok(())
+}
+
+fn say_reply(reply: &Reply) -> io::Result<()> {
+    match reply {
+        Reply::Random(number) => say("random", number),
+        Reply::Classified(text) => say("classified", printable(text)),
+    }
+}
+
+fn say(what: &str, fact: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}: {fact}")?;
+    out.flush()
+}
+
+/// Printable UTF-8 as it is, every other octet as `\xNN`.
+fn printable(text: &[u8]) -> String {
+    let mut shown = String::new();
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() {
+                let mut octets = [0; 4];
+                escape(character.encode_utf8(&mut octets).as_bytes(), &mut shown);
+            } else {
+                shown.push(character);
+            }
+        }
+        escape(chunk.invalid(), &mut shown);
+    }
+    shown
+}
+
+fn escape(octets: &[u8], shown: &mut String) {
+    for octet in octets {
+        shown.push_str(&format!("\\x{octet:02x}"));
+    }
+}
+
+fn start_server(dialect: support::Dialect) -> io::Result<String> {
+    let server = support::open("127.0.0.1:0", dialect)?;
+    let address = server.local_addr()?.to_string();
+    std::thread::spawn(move || {
+        if let Err(error) = support::serve(server, EVERY) {
+            eprintln!("server: {error}");
+        }
+    });
+    Ok(address)
+}
