@@ -1,0 +1,372 @@
+//! The blocking client over scripted streams: every way a `Read + Write` may behave.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::{ClientState, Event, Limits, Mode, Reason};
+use sonnette_std::{Client, End, Error, Handler, board};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+
+/// What a read does.
+#[derive(Clone)]
+enum Step {
+    Gives(&'static [u8]),
+    Fails(io::ErrorKind),
+    /// The end of the stream, for good.
+    Ends,
+}
+use Step::{Ends, Fails, Gives};
+
+/// Reads as scripted, at most `most` octets at a time; records what is written, as much at a time.
+struct Scripted {
+    steps: VecDeque<Step>,
+    written: Vec<u8>,
+    most: usize,
+    /// Each other read and write is `Interrupted` first.
+    interrupted: Option<bool>,
+    /// Writes fail so from now on.
+    broken: Option<io::ErrorKind>,
+}
+
+impl Scripted {
+    fn new(steps: &[Step]) -> Self {
+        let steps = steps.iter().cloned().collect();
+        Scripted { steps, written: vec![], most: usize::MAX, interrupted: None, broken: None }
+    }
+
+    fn interrupt(&mut self) -> io::Result<()> {
+        match &mut self.interrupted {
+            Some(now) => {
+                *now = !*now;
+                if *now { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Read for Scripted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.interrupt()?;
+        match self.steps.pop_front().expect("the script goes on") {
+            Gives(octets) => {
+                let (now, later) = octets.split_at(octets.len().min(self.most).min(buffer.len()));
+                if !later.is_empty() {
+                    self.steps.push_front(Gives(later));
+                }
+                buffer[..now.len()].copy_from_slice(now);
+                Ok(now.len())
+            }
+            Fails(kind) => Err(kind.into()),
+            Ends => {
+                self.steps.push_front(Ends);
+                Ok(0)
+            }
+        }
+    }
+}
+
+impl Write for Scripted {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.interrupt()?;
+        if let Some(kind) = self.broken {
+            return if kind == io::ErrorKind::WriteZero { Ok(0) } else { Err(kind.into()) };
+        }
+        let octets = &octets[..octets.len().min(self.most)];
+        self.written.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn client(steps: &[Step]) -> Client<Board, Scripted> {
+    Client::new(Board::silent(), Scripted::new(steps))
+}
+
+fn acknowledged(steps: &[Step]) -> Client<Board, Scripted> {
+    Client::new(Board::acknowledged(), Scripted::new(steps))
+}
+
+#[test]
+fn a_session_is_the_same_however_the_stream_behaves() {
+    for most in [1, 2, 7, usize::MAX] {
+        for interrupted in [None, Some(false), Some(true)] {
+            let mut client = acknowledged(&[
+                Gives(b"46774\r\n"),
+                Gives(b"nice flat in the 11e\r\n"),
+                Gives(b"OK\r\nnotif: random\r\n"),
+                Gives(b"notif: lunch\r\nOK\r\n90210\r\nOK\r\n"),
+                Gives(b"OK\r\n"),
+            ]);
+            client.stream_mut().most = most;
+            client.stream_mut().interrupted = interrupted;
+            assert_eq!(client.random().unwrap(), 46774);
+            assert_eq!(client.classified().unwrap(), "nice flat in the 11e");
+            client.notify().unwrap();
+            assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+            assert_eq!(client.ring(Request::Random).unwrap(), Reply::Random(90210));
+            assert_eq!(client.wait_notification().unwrap(), Some(Notification::Other("lunch".into())));
+            client.stop_notify().unwrap();
+            assert_eq!(client.wait_notification().unwrap(), None);
+            assert_eq!(client.wait_notification().unwrap(), None);
+            assert_eq!(
+                client.stream().written,
+                b"random?\r\nclassified?\r\nnotif\r\nstop_notif\r\nrandom?\r\nnotif\r\nstop_notif\r\n"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_ring_is_one_write() {
+    let mut client = client(&[Gives(b"1\r\n")]);
+    client.notify().unwrap();
+    client.stream_mut().written.clear();
+    client.ring(Request::Random).unwrap();
+    assert_eq!(client.stream().written, b"stop_notif\r\nrandom?\r\nnotif\r\n");
+    assert_eq!(client.state().mode(), Mode::Notification);
+}
+
+#[test]
+fn a_timeout_in_mid_line_loses_nothing() {
+    for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
+        let mut client = client(&[Gives(b"46"), Fails(kind), Gives(b"774\r"), Fails(kind), Gives(b"\n")]);
+        let Err(Error::TimedOut { id: Some(id) }) = client.random() else { panic!("it must time out") };
+        assert!(matches!(client.outcome(id), Err(Error::TimedOut { id: Some(again) }) if again == id));
+        assert_eq!(client.outcome(id).unwrap(), Reply::Random(46774));
+        assert!(matches!(client.outcome(id), Err(Error::UnknownRequest(unknown)) if unknown == id));
+        assert_eq!(client.stream().written, b"random?\r\n");
+    }
+}
+
+#[test]
+fn asking_again_gives_up_the_first_and_gets_its_own_answer() {
+    let timeout = Fails(io::ErrorKind::TimedOut);
+    let mut client = client(&[timeout.clone(), Gives(b"1\r\n"), timeout, Gives(b"2\r\n"), Gives(b"3\r\n")]);
+    let Err(Error::TimedOut { id: Some(first) }) = client.random() else { panic!("it must time out") };
+    let Err(Error::TimedOut { id: Some(second) }) = client.random() else { panic!("it must time out") };
+    assert!(matches!(client.outcome(first), Err(Error::UnknownRequest(_))), "its answer was discarded");
+    assert_eq!(client.outcome(second).unwrap(), Reply::Random(2));
+    assert_eq!(client.random().unwrap(), 3);
+}
+
+#[test]
+fn an_answer_kept_for_a_request_that_is_given_up_is_discarded() {
+    let mut client = client(&[Fails(io::ErrorKind::TimedOut), Gives(b"1\r\n2\r\n"), Gives(b"3\r\n")]);
+    let Err(Error::TimedOut { id: Some(first) }) = client.random() else { panic!("it must time out") };
+    let started = client.start(Request::Random).unwrap();
+    assert_eq!(client.outcome(started).unwrap(), Reply::Random(2));
+    assert_eq!(client.random().unwrap(), 3);
+    assert!(matches!(client.outcome(first), Err(Error::UnknownRequest(_))));
+}
+
+#[test]
+fn an_enter_that_timed_out_is_taken_up_again() {
+    let mut client = acknowledged(&[Fails(io::ErrorKind::TimedOut), Gives(b"OK\r\nnotif: random\r\n")]);
+    assert!(matches!(client.notify(), Err(Error::TimedOut { id: Some(_) })));
+    client.notify().unwrap();
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    assert_eq!(client.stream().written, b"notif\r\n");
+    assert!(matches!(client.notify(), Err(Error::Rejected(Reason::NotAllowed(Mode::Notification)))));
+}
+
+#[test]
+fn a_leave_before_the_enter_is_confirmed_is_written_once_it_is() {
+    let mut client = acknowledged(&[Fails(io::ErrorKind::TimedOut), Gives(b"OK\r\n"), Gives(b"OK\r\n"), Ends]);
+    assert!(matches!(client.notify(), Err(Error::TimedOut { .. })));
+    client.leave().unwrap();
+    assert_eq!(client.stream().written, b"notif\r\nstop_notif\r\n");
+    assert!(matches!(client.next_event(), Ok(Event::Entered { .. })));
+    assert!(matches!(client.next_event(), Ok(Event::Left { asked: true, .. })));
+    assert!(matches!(client.next_event(), Ok(Event::Closed)));
+    assert!(matches!(client.next_event(), Err(Error::Ended(End::Closed))));
+}
+
+#[test]
+fn a_refused_enter_is_an_error_and_the_connection_goes_on() {
+    let mut client = acknowledged(&[Gives(b"never\r\n"), Gives(b"5\r\n")]);
+    let Err(Error::Refused(Refusal::WrongKind(line))) = client.notify() else { panic!("it must be refused") };
+    assert_eq!(line, "never");
+    assert_eq!(client.random().unwrap(), 5);
+}
+
+#[test]
+fn each_end_is_told_after_what_came_before_it() {
+    let lost = |steps: &[Step]| {
+        let mut client = client(steps);
+        client.start(Request::Classified).unwrap();
+        let lost = client.random();
+        let first = client.next_event().unwrap();
+        assert!(matches!(first, Event::Reply { reply: Reply::Classified(text), .. } if text == "first"));
+        match lost {
+            Err(Error::Lost { sent: true, end }) => end,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(lost(&[Gives(b"first\r\n"), Ends]), End::Closed));
+    assert!(matches!(lost(&[Gives(b"first\r\n46"), Ends]), End::Failed(sonnette::Error::UnexpectedEof { octets: 2 })));
+    for cut in [&b"first\r\n"[..], b"first\r\n46"] {
+        let reset = lost(&[Gives(cut), Fails(io::ErrorKind::ConnectionReset)]);
+        assert!(matches!(reset, End::Io(error) if error.kind() == io::ErrorKind::ConnectionReset));
+    }
+}
+
+#[test]
+fn a_violation_is_told_after_what_came_before_it() {
+    let mut client = client(&[Gives(b"notif: random\r\nhello\r\n")]);
+    client.notify().unwrap();
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    for _ in 0..2 {
+        let ended = client.wait_notification();
+        assert!(matches!(&ended, Err(Error::Ended(End::Failed(sonnette::Error::Violation { .. })))), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_line_too_long_is_typed() {
+    let state = ClientState::with_limits(Board::silent(), Limits::new().with_line(4));
+    let mut client = Client::with_state(state, Scripted::new(&[Gives(b"12345")]));
+    let Err(Error::Lost { sent: true, end: End::Failed(sonnette::Error::LineTooLong(limit)) }) = client.random() else {
+        panic!("it must be lost")
+    };
+    assert_eq!(limit.limit, 4);
+}
+
+#[test]
+fn with_a_broken_pipe_what_the_server_had_said_comes_first() {
+    for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::WriteZero] {
+        let mut client = client(&[Gives(b"1\r\n"), Gives(b"notif: random\r\n"), Ends]);
+        assert_eq!(client.random().unwrap(), 1);
+        client.notify().unwrap();
+        client.stream_mut().broken = Some(kind);
+        assert!(matches!(client.leave(), Err(Error::Ended(End::Io(error))) if error.kind() == kind));
+        assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+        assert!(matches!(client.wait_notification(), Err(Error::Ended(End::Io(error))) if error.kind() == kind));
+    }
+}
+
+#[test]
+fn what_was_never_written_is_lost_unsent() {
+    let mut client = client(&[Ends]);
+    client.stream_mut().broken = Some(io::ErrorKind::BrokenPipe);
+    assert!(matches!(client.random(), Err(Error::Lost { sent: false, end: End::Io(_) })));
+}
+
+#[test]
+fn a_full_backlog_names_the_call_and_loses_nothing() {
+    let mut client = client(&[Gives(b"notif: random\r\nnotif: classified\r\nnotif: a\r\n7\r\n")]);
+    client.set_backlog(2);
+    client.notify().unwrap();
+    client.leave().unwrap();
+    let Err(Error::BacklogFull { id: Some(id) }) = client.random() else { panic!("three do not fit") };
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Classified));
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Other("a".into())));
+    assert_eq!(client.outcome(id).unwrap(), Reply::Random(7));
+}
+
+#[test]
+fn call_with_hands_out_what_came_before_and_meanwhile() {
+    let mut client = client(&[Gives(b"notif: random\r\n"), Gives(b"notif: classified\r\nad\r\n")]);
+    client.notify().unwrap();
+    client.leave().unwrap();
+    let mut seen = vec![];
+    let reply = client.call_with(Request::Classified, |notification| seen.push(notification)).unwrap();
+    assert_eq!(reply, Reply::Classified("ad".into()));
+    assert_eq!(seen, [Notification::Random, Notification::Classified]);
+}
+
+#[test]
+fn the_plain_layer_tells_everything() {
+    let mut client = acknowledged(&[Gives(b"1\r\nOK\r\n"), Gives(b"notif: random\r\nOK\r\nx\r\n"), Ends]);
+    let random = client.start(Request::Random).unwrap();
+    let enter = client.enter(()).unwrap();
+    client.leave().unwrap();
+    let again = client.start(Request::Random).unwrap();
+    let events: Vec<_> = std::iter::from_fn(|| client.next_event().ok()).collect();
+    assert_eq!(
+        events,
+        [
+            Event::Reply { id: random, reply: Reply::Random(1) },
+            Event::Notification(Notification::Random),
+            Event::Left { id: enter, asked: true, refusal: None },
+            Event::Refused { id: again, refusal: Refusal::WrongKind("x".into()) },
+            Event::Closed,
+        ]
+    );
+}
+
+#[derive(Default)]
+struct Counts {
+    random: u32,
+    other: Vec<Vec<u8>>,
+}
+
+impl board::Handler for Counts {
+    fn random_available(&mut self) {
+        self.random += 1;
+    }
+
+    fn other_available(&mut self, name: &[u8]) {
+        self.other.push(name.to_vec());
+    }
+
+    fn is_done(&self) -> bool {
+        self.random == 2
+    }
+}
+
+#[test]
+fn run_calls_the_handler_until_it_is_done() {
+    let lines = b"notif: random\r\nnotif: classified\r\nnotif: lunch\r\nnotif: random\r\nnotif: random\r\n";
+    let mut client = client(&[Gives(lines)]);
+    let mut counts = Counts::default();
+    assert!(matches!(client.run(&mut counts), Err(Error::Rejected(Reason::NotAllowed(Mode::Normal)))));
+    client.notify().unwrap();
+    client.run(&mut counts).unwrap();
+    assert_eq!((counts.random, counts.other), (2, vec![b"lunch".to_vec()]));
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random), "one was left for later");
+}
+
+#[test]
+fn run_returns_once_the_mode_was_left() {
+    struct All(u32);
+    impl Handler<Board> for All {
+        fn notification(&mut self, _: Notification) {
+            self.0 += 1;
+        }
+    }
+    let mut client = acknowledged(&[Gives(b"OK\r\n"), Gives(b"notif: random\r\nnotif: classified\r\nOK\r\n")]);
+    client.notify().unwrap();
+    client.leave().unwrap();
+    let mut all = All(0);
+    client.run(&mut all).unwrap();
+    assert_eq!(all.0, 2);
+}
+
+#[test]
+fn the_parts_can_be_taken_and_put_together_again() {
+    let mut client = client(&[Gives(b"notif: random\r\n46")]);
+    client.notify().unwrap();
+    client.leave().unwrap();
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    let (state, mut stream, kept) = client.into_parts();
+    assert!(kept.is_empty());
+    assert_eq!(state.unread(), b"46");
+    stream.steps.push_back(Gives(b"774\r\n"));
+    let mut client = Client::with_state(state, stream);
+    assert_eq!(client.random().unwrap(), 46774);
+}
+
+/// A client is Send where its stream is.
+#[test]
+fn clients_are_send() {
+    fn send<T: Send>() {}
+    send::<Client<Board, std::net::TcpStream>>();
+    send::<Error<Refusal>>();
+    #[cfg(unix)]
+    send::<Client<Board, sonnette_std::Socket>>();
+}

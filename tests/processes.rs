@@ -1,0 +1,279 @@
+//! The two examples, driven as a user would: as processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// Cargo builds the examples before it runs all tests of their package, but not before it runs this one alone.
+fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let examples = BUILT.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+        let examples = profile.join("examples");
+        if !["watch", "server"].iter().all(|name| examples.join(name).exists()) {
+            let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
+            let built = Command::new(env!("CARGO")).args(["build", "--examples"]).args(release).status().unwrap();
+            assert!(built.success());
+        }
+        examples
+    });
+    examples.join(name)
+}
+
+fn watch(arguments: &[&str]) -> Output {
+    Command::new(example("watch")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A started program, killed at the end of the test whatever comes.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Started {
+    fn new(name: &str, arguments: &[&str]) -> (Self, BufReader<ChildStdout>) {
+        let mut child = Command::new(example(name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        (Started(child), out)
+    }
+
+    fn interrupt(&self) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status().unwrap().success());
+    }
+
+    fn end(&mut self) -> (Option<i32>, String) {
+        let mut errors = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        (self.0.wait().unwrap().code(), errors)
+    }
+}
+
+/// The example server on a free port, and where it listens.
+fn server(arguments: &[&str]) -> (Started, String) {
+    let (server, mut out) = Started::new("server", &[&["--listen", "127.0.0.1:0"], arguments].concat());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    let address = line.strip_prefix("listening on ").expect(&line).trim_end().to_owned();
+    (server, address)
+}
+
+fn line(out: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    line
+}
+
+/// The facts of a run: the two answers at the start, then each notification with what was fetched for it.
+fn check_facts(output: &str, notifications: usize) {
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 2 + 2 * notifications, "{output}");
+    assert!(lines[0].starts_with("random: "), "{output}");
+    assert!(lines[1].starts_with("classified: "), "{output}");
+    for pair in lines[2..].chunks(2) {
+        let kind = pair[0].strip_prefix("notified: ").expect(output);
+        assert!(pair[1].starts_with(&format!("{kind}: ")), "{output}");
+    }
+}
+
+#[test]
+fn a_first_run_rings_five_times() {
+    for dialect in ["silent", "acknowledged"] {
+        let run = watch(&["--dialect", dialect]);
+        let output = String::from_utf8(run.stdout).unwrap();
+        assert_eq!((run.status.code(), run.stderr), (Some(0), vec![]));
+        check_facts(&output, 5);
+        let facts = "random: 46774\nclassified: nice flat in the 11e\nnotified: random\nrandom: 90210\n\
+                     notified: classified\nclassified: two rooms near the canal\n";
+        assert!(output.starts_with(facts), "{output}");
+    }
+}
+
+#[test]
+fn watch_and_server_meet_in_each_dialect() {
+    for dialect in ["silent", "acknowledged"] {
+        let (_server, address) = server(&["--dialect", dialect, "--every", "5"]);
+        let run = watch(&[&address, "--dialect", dialect, "--count", "20"]);
+        assert_eq!((run.status.code(), String::from_utf8_lossy(&run.stderr).as_ref()), (Some(0), ""));
+        check_facts(&String::from_utf8(run.stdout).unwrap(), 20);
+    }
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_the_usage() {
+    let wrong: [&[&str]; 6] = [
+        &["--count", "0"],
+        &["--count", "many"],
+        &["--dialect", "loud"],
+        &["--runtime", "tokio"],
+        &["--runtime", "smol"],
+        &["one:1", "two:2"],
+    ];
+    for arguments in wrong {
+        let run = watch(arguments);
+        let errors = String::from_utf8(run.stderr).unwrap();
+        assert_eq!((run.status.code(), run.stdout), (Some(2), vec![]), "{arguments:?}: {errors}");
+        assert!(errors.contains("Usage: watch"), "{arguments:?}: {errors}");
+    }
+    let errors = String::from_utf8(watch(&["--runtime", "tokio"]).stderr).unwrap();
+    assert!(errors.contains("smol and tokio are still to come"), "{errors}");
+}
+
+/// Listens, and says to one client what the script says after each line it sends.
+fn scripted(script: &'static [(&'static str, &'static [u8])]) -> (String, std::thread::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        for (expected, answer) in script {
+            assert_eq!(line(&mut reader), *expected);
+            (&stream).write_all(answer).unwrap();
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rest = vec![];
+        // The client may have reset the connection: that is an end as well.
+        let _ = reader.read_to_end(&mut rest);
+        rest
+    });
+    (address, thread)
+}
+
+#[test]
+fn each_failure_is_one_clear_line_and_1() {
+    let refused = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let run = watch(&[&refused]);
+    let errors = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(errors.contains("cannot connect") && errors.lines().count() == 1, "{errors}");
+
+    type Script = &'static [(&'static str, &'static [u8])];
+    let cases: [(&str, Script, &str); 5] = [
+        ("closed", &[], "closed the connection"),
+        (
+            "closed in the mode",
+            &[("random?\r\n", b"1\r\n"), ("classified?\r\n", b"a\r\n"), ("notif\r\n", b"")],
+            "closed the connection",
+        ),
+        ("cut", &[("random?\r\n", b"467")], "in the middle"),
+        (
+            "violation",
+            &[("random?\r\n", b"1\r\n"), ("classified?\r\n", b"a\r\n"), ("notif\r\n", b"hello\r\n")],
+            "broke the protocol",
+        ),
+        ("refused", &[("random?\r\n", b"perhaps\r\n")], "refused"),
+    ];
+    for (name, script, says) in cases {
+        let (address, thread) = scripted(script);
+        let run = watch(&[&address]);
+        let errors = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(1), "{name}: {errors}");
+        assert!(errors.contains(says) && errors.lines().count() == 1, "{name}: {errors}");
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn unknown_notifications_are_counted_and_octets_escaped() {
+    let (address, thread) = scripted(&[
+        ("random?\r\n", b"-5\r\n"),
+        ("classified?\r\n", b"caf\xc3\xa9\xff a\nb\x1b[1m\r\n"),
+        ("notif\r\n", b"notif: lunch\r\nnotif:\r\n"),
+    ]);
+    let run = watch(&[&address, "--count", "2"]);
+    assert_eq!(
+        String::from_utf8(run.stdout).unwrap(),
+        "random: -5\nclassified: café\\xff a\\x0ab\\x1b[1m\nnotified: other lunch\nnotified: other \n"
+    );
+    assert_eq!(run.status.code(), Some(0));
+    assert_eq!(thread.join().unwrap(), b"stop_notif\r\n");
+}
+
+#[test]
+fn interrupting_leaves_the_mode() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (mut watch, mut out) = Started::new("watch", &[&address]);
+    let (stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    for (asked, answer) in [("random?\r\n", "1\r\n"), ("classified?\r\n", "x\r\n"), ("notif\r\n", "")] {
+        assert_eq!(line(&mut reader), asked);
+        (&stream).write_all(answer.as_bytes()).unwrap();
+    }
+    assert_eq!((line(&mut out), line(&mut out)), ("random: 1\n".into(), "classified: x\n".into()));
+    watch.interrupt();
+    assert_eq!(line(&mut reader), "stop_notif\r\n");
+    assert_eq!(line(&mut reader), "", "closed");
+    assert_eq!(watch.end().0, Some(0));
+}
+
+#[test]
+fn the_server_survives_any_client() {
+    let (mut server, address) = server(&["--every", "1"]);
+    // Garbage, half a line, an over-long line, an abrupt end, a client that never reads: each for itself.
+    let mut garbage = TcpStream::connect(&address).unwrap();
+    garbage.write_all(b"random?\r\n\xff\xfe\r\n").unwrap();
+    let mut answers = String::new();
+    garbage.read_to_string(&mut answers).unwrap();
+    assert!(answers.trim_end().parse::<i64>().is_ok(), "what came before is answered: {answers:?}");
+
+    let half = TcpStream::connect(&address).unwrap();
+    (&half).write_all(b"random").unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!((&half).read(&mut [0; 16]).unwrap(), 0, "half a line is not a request");
+
+    let long = TcpStream::connect(&address).unwrap();
+    (&long).write_all(b"random?\r\n").unwrap();
+    (&long).write_all(&[b'x'; 20_000]).unwrap();
+    let mut answers = String::new();
+    (&long).read_to_string(&mut answers).unwrap();
+    assert!(answers.trim_end().parse::<i64>().is_ok(), "{answers:?}");
+
+    let silent: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for stream in &silent {
+        (&*stream).write_all(b"notif\r\n").unwrap();
+    }
+    drop(TcpStream::connect(&address).unwrap());
+
+    let run = watch(&[&address, "--count", "10"]);
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(server.0.try_wait().unwrap().is_none(), "still there");
+}
+
+#[test]
+fn a_full_file_table_is_told_and_survived() {
+    let script = format!("ulimit -n 32; exec '{}' --listen 127.0.0.1:0 --every 1", example("server").display());
+    let mut child =
+        Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let _server = Started(child);
+    let first = line(&mut out);
+    let address = first.strip_prefix("listening on ").unwrap().trim_end();
+    let crowd: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let told = line(&mut errors);
+    assert!(told.contains("cannot be accepted"), "{told}");
+    // Some go, and the waiting ones have their turn: the last of the crowd is served.
+    let mut crowd = crowd;
+    let last = crowd.pop().unwrap();
+    drop(crowd);
+    (&last).write_all(b"random?\r\n").unwrap();
+    assert!(line(&mut BufReader::new(&last)).trim_end().parse::<i64>().is_ok());
+}
