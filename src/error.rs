@@ -102,7 +102,7 @@ pub enum Reason {
     TooManyPending,
     /// [`Limits::output`](crate::Limits::output) is reached. Write the output, then ask again.
     OutputFull,
-    /// This alone exceeds a limit: it can never be sent.
+    /// This alone, or with the leave that must still fit behind it, exceeds a limit: waiting does not help.
     TooLarge,
     /// The protocol cannot express this value.
     Invalid(Invalid),

@@ -98,3 +98,8 @@ pub use modes::Mode;
 pub use output::Encoder;
 pub use protocol::{Asked, Changes, Decoded, EnterAnswer, Fault, LeaveAnswer, Pending, Protocol, Setting};
 pub use queue::RequestId;
+
+/// The README's examples are compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -74,6 +74,8 @@ pub struct LineDecoder {
     /// out of the buffer.
     buffer: BytesMut,
     head: usize,
+    /// Values cut out of the buffer share its memory. What is left of it here must not keep that alive.
+    shared: bool,
     /// So many unread octets have been searched and hold no terminator. Feeding `a`, `b\r`, `\n` searches one, two and
     /// one octet, and looks back one octet from the LF.
     searched: usize,
@@ -101,7 +103,15 @@ impl LineDecoder {
     /// A decoder for lines of at most `max_line` octets before the `terminator`.
     #[must_use]
     pub fn new(terminator: Terminator, max_line: usize) -> Self {
-        LineDecoder { buffer: BytesMut::new(), head: 0, searched: 0, terminator, max_line, failed: false }
+        LineDecoder {
+            buffer: BytesMut::new(),
+            head: 0,
+            shared: false,
+            searched: 0,
+            terminator,
+            max_line,
+            failed: false,
+        }
     }
 
     /// Adds what was read. Nothing is decoded yet. Ignored after an error.
@@ -123,7 +133,10 @@ impl LineDecoder {
     /// # Errors
     /// [`LineTooLong`], the same again from every later call.
     pub fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLong> {
-        let Some(span) = self.find_line()? else { return Ok(None) };
+        let Some(span) = self.find_line()? else {
+            self.shrink();
+            return Ok(None);
+        };
         Ok(Some(self.cut(span)))
     }
 
@@ -146,7 +159,7 @@ impl LineDecoder {
         let unread = self.buffer.get(self.head..).unwrap_or_default();
         let mut content = unread.len() - self.terminator.perhaps_terminator(unread);
         let mut found = None;
-        while let Some(at) = memchr::memchr(b'\n', unread.get(self.searched..).unwrap_or_default()) {
+        while let Some(at) = find_lf(unread.get(self.searched..).unwrap_or_default()) {
             let lf = self.searched + at;
             if let Some(before) = self.terminator.octets_before_lf(&unread[..lf]) {
                 content = lf - before;
@@ -162,7 +175,7 @@ impl LineDecoder {
         }
         if content > self.max_line {
             self.failed = true;
-            (self.buffer, self.head) = (BytesMut::new(), 0);
+            self.replace(BytesMut::new());
             return Err(LineTooLong { limit: self.max_line });
         }
         Ok(found)
@@ -176,8 +189,8 @@ impl LineDecoder {
         if self.head >= self.buffer.len() {
             self.head = 0;
             self.buffer.clear();
-            if self.buffer.capacity() > KEEP {
-                self.buffer = BytesMut::new();
+            if self.shared || self.buffer.capacity() > KEEP {
+                self.replace(BytesMut::new());
             }
         }
     }
@@ -193,9 +206,13 @@ impl LineDecoder {
         self.head = 0;
         let mut value = self.buffer.split_to(span.total).freeze();
         value.truncate(span.content);
+        (self.shared, self.searched) = (true, 0);
         self.skip(0);
-        self.searched = 0;
         value
+    }
+
+    fn replace(&mut self, buffer: BytesMut) {
+        (self.buffer, self.head, self.shared) = (buffer, 0, false);
     }
 
     /// Lends the next `span.total` unread octets. They stay unread unless the frame is cut out.
@@ -203,14 +220,24 @@ impl LineDecoder {
         Frame { lines: self, span, raw, cut: None }
     }
 
-    /// Gives back memory that a large push or frame left behind what is unread.
+    /// Gives back memory that a large push or frame left behind what is unread. Each octet is copied for it at most
+    /// once for each frame.
     #[inline]
     pub(crate) fn shrink(&mut self) {
-        if self.buffer.capacity() > KEEP && self.buffer.capacity() / 4 > self.unread().len() {
-            self.buffer = BytesMut::from(self.unread());
-            self.head = 0;
+        let unread = self.unread().len();
+        if self.shared || (self.buffer.capacity() > KEEP && self.buffer.capacity() / 4 > unread) {
+            self.replace(BytesMut::from(self.unread()));
         }
     }
+}
+
+/// Few octets, as when they come one at a time, are looked through faster than memchr is called.
+#[inline]
+fn find_lf(octets: &[u8]) -> Option<usize> {
+    if octets.len() < 8 {
+        return octets.iter().position(|&octet| octet == b'\n');
+    }
+    memchr::memchr(b'\n', octets)
 }
 
 /// Equal where all that follows will be equal: position in the buffer and search progress do not count.

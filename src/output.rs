@@ -16,6 +16,9 @@ pub(crate) struct Output {
     gates: VecDeque<Gate>,
 }
 
+/// What stays allocated once all is written. A ring takes some thirty octets; more was a batch, or a large value.
+const KEEP: usize = 4 * 1024;
+
 /// Octets from `at` up to `end`, and all behind them, wait for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Gate {
@@ -68,6 +71,9 @@ impl Output {
         if self.head == self.buffer.len() {
             self.buffer.clear();
             self.head = 0;
+            if self.buffer.capacity() > KEEP {
+                self.buffer = Vec::new();
+            }
         } else if self.head > self.buffer.len() / 2 {
             self.buffer.drain(..self.head);
             self.head = 0;

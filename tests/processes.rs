@@ -1,75 +1,15 @@
 //! The two examples, driven as a user would: as processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
+mod examples;
+
+use examples::{Started, example, server};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::OnceLock;
-
-/// Cargo builds the examples before it runs all tests of their package, but not before it runs this one alone.
-fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let examples = BUILT.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-        let examples = profile.join("examples");
-        if !["watch", "server"].iter().all(|name| examples.join(name).exists()) {
-            let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
-            let built = Command::new(env!("CARGO")).args(["build", "--examples"]).args(release).status().unwrap();
-            assert!(built.success());
-        }
-        examples
-    });
-    examples.join(name)
-}
+use std::process::{Command, Output, Stdio};
 
 fn watch(arguments: &[&str]) -> Output {
     Command::new(example("watch")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// A started program, killed at the end of the test whatever comes.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Started {
-    fn new(name: &str, arguments: &[&str]) -> (Self, BufReader<ChildStdout>) {
-        let mut child = Command::new(example(name))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        (Started(child), out)
-    }
-
-    fn interrupt(&self) {
-        let id = self.0.id().to_string();
-        assert!(Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status().unwrap().success());
-    }
-
-    fn end(&mut self) -> (Option<i32>, String) {
-        let mut errors = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-        (self.0.wait().unwrap().code(), errors)
-    }
-}
-
-/// The example server on a free port, and where it listens.
-fn server(arguments: &[&str]) -> (Started, String) {
-    let (server, mut out) = Started::new("server", &[&["--listen", "127.0.0.1:0"], arguments].concat());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    let address = line.strip_prefix("listening on ").expect(&line).trim_end().to_owned();
-    (server, address)
 }
 
 fn line(out: &mut impl BufRead) -> String {

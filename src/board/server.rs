@@ -127,6 +127,7 @@ impl ServerState {
                     if self.end == End::Eof {
                         self.close(None);
                     }
+                    self.lines.shrink();
                     break;
                 }
                 Err(error) => {
@@ -168,7 +169,8 @@ impl ServerState {
         }
     }
 
-    /// Answers the request that [`poll_request`](Self::poll_request) gave.
+    /// Answers the request that [`poll_request`](Self::poll_request) gave, with the value as it is now: the client has
+    /// then fetched all news of this kind.
     ///
     /// # Errors
     /// The reply comes back, and nothing was sent: [`Reason::NotAllowed`] if nothing was asked, [`Reason::Invalid`] if it
