@@ -51,7 +51,7 @@
 //!
 //! 1. **Split.** Any chunking of the input gives the same events, the error included, in the same order.
 //! 2. **Drain.** For the same operations with the same results, polling after each or only at the end gives the same
-//!    events.
+//!    events. (Whether a lost request had been sent is told as of the moment it is polled.)
 //! 3. **Write.** Any partition of [`advance_output`](ClientState::advance_output) gives the same octets on the wire.
 //! 4. **One outcome.** Each accepted request has exactly one of reply, refusal, lost, also when the stream is cut at any
 //!    octet.
