@@ -32,7 +32,7 @@ pub(crate) const END: &[u8] = b"\r\n";
 const PUSH: &[u8] = b"notif:";
 const RANDOM: &[u8] = b"notif: random\r\n";
 const CLASSIFIED: &[u8] = b"notif: classified\r\n";
-const OK: &[u8] = b"OK";
+const OK: &[u8; 2] = b"OK";
 
 /// A client of the notice board.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -147,9 +147,9 @@ impl Protocol for Board {
             Some(Asked::Request { id, note: Request::Classified }) => {
                 Ok(Decoded::reply(id, Reply::Classified(frame.to_bytes())))
             }
-            Some(Asked::Enter { .. }) if **frame == *OK => Ok(Decoded::Entered),
+            Some(Asked::Enter { .. }) if *frame == *OK => Ok(Decoded::Entered),
             Some(Asked::Enter { id, .. }) => Ok(Decoded::Refused { id, refusal: Refusal::WrongKind(frame.to_bytes()) }),
-            Some(Asked::Leave { .. }) if **frame == *OK => Ok(Decoded::Left),
+            Some(Asked::Leave { .. }) if *frame == *OK => Ok(Decoded::Left),
             Some(Asked::Leave { .. }) => Err(Fault::Violation("stop_notif is answered by OK")),
             Some(Asked::Greeting) | None => Err(Fault::Violation("a line that nobody asked for")),
         }
@@ -173,7 +173,7 @@ fn notification(frame: &mut Frame<'_>) -> Notification {
     match after.get(spaces..) {
         Some(b"random") => Notification::Random,
         Some(b"classified") => Notification::Classified,
-        _ => Notification::Other(frame.slice(PUSH.len() + spaces..frame.len())),
+        _ => Notification::Other(frame.slice(PUSH.len() + spaces..)),
     }
 }
 

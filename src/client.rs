@@ -73,6 +73,8 @@ pub struct ClientState<P: Protocol> {
 
     lines: LineDecoder,
     expect: Expect,
+    /// Octets of the parts read of an answer that is not complete.
+    begun: u64,
     /// Octets received so far: where the unread ones end.
     received: u64,
 
@@ -99,17 +101,25 @@ pub struct ClientState<P: Protocol> {
 enum Expect {
     /// A line that begins something.
     Begin,
-    /// A line, after so many octets of the same thing.
-    Line { held: usize },
+    /// A line, after so many octets of the same thing, which had begun when this entry and those behind it were not
+    /// asked or not sent.
+    Line { held: usize, hides_from: RequestId },
     /// So many raw octets, likewise.
-    Raw { held: usize, octets: usize },
+    Raw { held: usize, hides_from: RequestId, octets: usize },
 }
 
 impl Expect {
     fn held(self) -> usize {
         match self {
             Expect::Begin => 0,
-            Expect::Line { held } | Expect::Raw { held, .. } => held,
+            Expect::Line { held, .. } | Expect::Raw { held, .. } => held,
+        }
+    }
+
+    fn hides_from(self) -> Option<RequestId> {
+        match self {
+            Expect::Begin => None,
+            Expect::Line { hides_from, .. } | Expect::Raw { hides_from, .. } => Some(hides_from),
         }
     }
 }
@@ -156,6 +166,7 @@ impl<P: Protocol> ClientState<P> {
             limits,
             lines: LineDecoder::new(P::TERMINATOR, limits.line),
             expect: Expect::Begin,
+            begun: 0,
             received: 0,
             queue: VecDeque::new(),
             next_id: RequestId::FIRST,
@@ -192,9 +203,9 @@ impl<P: Protocol> ClientState<P> {
     fn try_request(&mut self, request: &P::Request) -> Result<RequestId, Reason> {
         let asked = self.asked_mode();
         self.may_ask(Call::Request)?;
-        // While an enter may still be refused, the request may reach the server in either mode.
+        // While an enter may still be refused, or an answer end the mode, the request may reach the server in either.
         let allowed = [
-            (Setting::Normal, asked != Mode::Notification),
+            (Setting::Normal, asked != Mode::Notification || self.may_end_mode()),
             (Setting::Notification, matches!(asked, Mode::Entering | Mode::Notification)),
         ];
         if allowed.iter().any(|&(setting, possible)| possible && !self.protocol.allows(request, setting)) {
@@ -205,6 +216,15 @@ impl<P: Protocol> ClientState<P> {
         let note = self.encode(mark, |protocol, id, out| protocol.encode_request(id, request, out))?;
         self.room_for_octets(mark, self.reserved().1)?;
         Ok(self.push(What::Request(note), starts_at))
+    }
+
+    /// Whether the mode may end, or has ended, by an answer that is not polled.
+    fn may_end_mode(&self) -> bool {
+        matches!(self.second, Some(Second::Ended { .. }))
+            || self.queue.iter().any(|entry| match &entry.what {
+                What::Request(note) => self.protocol.may_end_mode(note),
+                What::Greeting | What::Enter(..) | What::Leave { .. } => false,
+            })
     }
 
     /// Asks for notification mode. It has exactly one of [`Event::Entered`], [`Event::Refused`] and [`Event::Lost`] with
@@ -486,8 +506,9 @@ impl<P: Protocol> ClientState<P> {
         if self.queue.back().is_some_and(|last| last.received_before >= ends_at) {
             visible = self.queue.partition_point(|entry| entry.received_before < ends_at);
         }
-        if let Some(gate) = self.output.first_gate() {
-            visible = visible.min(self.queue.partition_point(|entry| entry.id < gate.hides_from));
+        let gate = self.output.first_gate().map(|gate| gate.hides_from);
+        for hides_from in [gate, self.expect.hides_from()].into_iter().flatten() {
+            visible = visible.min(self.queue.partition_point(|entry| entry.id < hides_from));
         }
         visible
     }
@@ -521,6 +542,8 @@ impl<P: Protocol> ClientState<P> {
             }
             Decoded::Continue if self.continuation(visible).is_some() => (Read::Answer, 0),
             Decoded::Greeting | Decoded::Continue => (Read::Stray, 0),
+            Decoded::Part if visible > 0 => (Read::Answer, 0),
+            Decoded::Part => (Read::Stray, 0),
             Decoded::More { .. } | Decoded::Nothing => (Read::Notification, 0),
         }
     }
@@ -528,10 +551,16 @@ impl<P: Protocol> ClientState<P> {
     /// Does what follows from a frame: an event, or nothing to tell.
     fn apply(&mut self, decoded: Decoded<P>, span: Span, visible: usize) -> Result<Option<Event<P>>, Fault> {
         let held = self.expect.held();
+        let hides_from = self.expect.hides_from();
         self.expect = Expect::Begin;
         let (read, at) = self.classify(&decoded, visible);
         if self.mode().after(read).is_none() {
             return Err(Fault::Violation("an answer that nobody waits for here"));
+        }
+        if !matches!(read, Read::Notification | Read::Answer)
+            || matches!(decoded, Decoded::Reply { .. } | Decoded::Refused { .. })
+        {
+            self.begun = 0;
         }
         Ok(match decoded {
             Decoded::More { raw } => {
@@ -540,10 +569,19 @@ impl<P: Protocol> ClientState<P> {
                 if held.saturating_add(octets) > self.limits.answer {
                     return Err(Fault::TooLong);
                 }
-                self.expect = if raw.is_some() { Expect::Raw { held, octets } } else { Expect::Line { held } };
+                let first_hidden = || self.queue.get(visible).map_or(self.next_id, |entry| entry.id);
+                let hides_from = hides_from.unwrap_or_else(first_hidden);
+                self.expect = match raw {
+                    Some(_) => Expect::Raw { held, hides_from, octets },
+                    None => Expect::Line { held, hides_from },
+                };
                 None
             }
             Decoded::Nothing => None,
+            Decoded::Part => {
+                self.begun += (held + span.total) as u64;
+                None
+            }
             Decoded::Greeting => {
                 self.output.open_gate();
                 self.queue.pop_front();
@@ -627,6 +665,7 @@ impl<P: Protocol> ClientState<P> {
         let Entry { id, what: What::Enter(subscription, note), .. } = self.queue.remove(at)? else { return None };
         self.changes -= 1;
         self.inside = Some(Inside { id, subscription, note });
+        self.drop_gated(Opener::Continuation(id));
         if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Enter(id)) {
             self.output.open_gate();
         }
@@ -675,7 +714,7 @@ impl<P: Protocol> ClientState<P> {
     }
 
     fn end_of_stream(&mut self) {
-        let octets = (self.expect.held() + self.lines.unread().len()) as u64;
+        let octets = self.begun + (self.expect.held() + self.lines.unread().len()) as u64;
         let whole = octets == 0 && self.expect == Expect::Begin;
         self.finish(if whole { None } else { Some(Error::UnexpectedEof { octets }) });
     }
@@ -784,12 +823,12 @@ impl<P: Protocol> ClientState<P> {
     fn live(
         &self,
     ) -> (
-        (&P, Limits, &LineDecoder, Expect, RequestId),
+        (&P, Limits, &LineDecoder, (Expect, u64), RequestId),
         (&Option<Inside<P::Subscription, P::Note>>, Mode, Mode, (usize, usize)),
         (&Output, &Option<Second<P::Reply, P::Refusal>>, &End),
     ) {
         (
-            (&self.protocol, self.limits, &self.lines, self.expect, self.next_id),
+            (&self.protocol, self.limits, &self.lines, (self.expect, self.begun), self.next_id),
             (&self.inside, self.mode(), self.asked_mode(), self.reserved()),
             (&self.output, &self.second, &self.end),
         )
@@ -824,6 +863,7 @@ where
             limits: self.limits,
             lines: self.lines.clone(),
             expect: self.expect,
+            begun: self.begun,
             received: self.received,
             queue: self.queue.clone(),
             next_id: self.next_id,

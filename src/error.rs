@@ -92,7 +92,6 @@ pub struct Rejected<T> {
 
 /// Why a call was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Reason {
     /// The protocol does not allow this in the mode the server will be in once it has read everything asked so far.
     NotAllowed(Mode),

@@ -294,13 +294,23 @@ impl Frame<'_> {
         self.raw
     }
 
-    /// A part of the frame to keep; the range is clamped to the frame.
+    /// A part of the frame to keep; a range that goes beyond the frame is cut to it.
     ///
     /// Values of 64 octets and more share the buffer they arrived in, without a copy, and keep it alive as long as they
     /// live. Copy what is to be kept for long.
-    pub fn slice(&mut self, range: ops::Range<usize>) -> Bytes {
-        let end = range.end.min(self.len());
-        let start = range.start.min(end);
+    pub fn slice(&mut self, range: impl ops::RangeBounds<usize>) -> Bytes {
+        let end = match range.end_bound() {
+            ops::Bound::Included(&last) => last.saturating_add(1),
+            ops::Bound::Excluded(&end) => end,
+            ops::Bound::Unbounded => usize::MAX,
+        };
+        let end = end.min(self.len());
+        let start = match range.start_bound() {
+            ops::Bound::Included(&start) => start,
+            ops::Bound::Excluded(&before) => before.saturating_add(1),
+            ops::Bound::Unbounded => 0,
+        };
+        let start = start.min(end);
         if end - start < COPY_BELOW {
             return Bytes::copy_from_slice(&self[start..end]);
         }
@@ -310,12 +320,24 @@ impl Frame<'_> {
 
     /// The whole frame, to keep: see [`slice`](Self::slice).
     pub fn to_bytes(&mut self) -> Bytes {
-        self.slice(0..self.len())
+        self.slice(..)
     }
 
     /// The frame, if it was taken out of the buffer, else `None`: it is still unread.
     pub(crate) fn into_cut(self) -> Option<Bytes> {
         self.cut
+    }
+}
+
+impl PartialEq<[u8]> for Frame<'_> {
+    fn eq(&self, octets: &[u8]) -> bool {
+        **self == *octets
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Frame<'_> {
+    fn eq(&self, octets: &[u8; N]) -> bool {
+        **self == *octets
     }
 }
 

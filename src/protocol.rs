@@ -102,6 +102,13 @@ pub trait Protocol: Sized {
         setting == Setting::Normal
     }
 
+    /// Whether the answer to this request may end the mode ([`Decoded::Reply`]). Until it is read the server may be in
+    /// either mode, and what is asked must be allowed in both.
+    fn may_end_mode(&self, note: &Self::Note) -> bool {
+        let _ = note;
+        false
+    }
+
     /// Writes a request whose id is `id`.
     ///
     /// # Errors
@@ -193,8 +200,11 @@ pub enum Decoded<P: Protocol> {
         /// So many raw octets follow; a line if `None`.
         raw: Option<u64>,
     },
-    /// Complete, but nothing to tell: a sign of life, one of several confirmations.
+    /// Complete, but nothing to tell: a sign of life.
     Nothing,
+    /// One of several confirmations, but not the last. Nothing of it is kept, so no limit counts it, and something else
+    /// may be read before the next; but the stream must not end here.
+    Part,
     /// The greeting.
     Greeting,
     /// The server's go-ahead for the rest of a request, see [`Encoder::await_continuation`].
@@ -249,7 +259,7 @@ pub enum Fault {
 /// What a frame may be about: everything asked before it was received and not yet answered, in the order asked.
 ///
 /// An entry asked after the frame had arrived, or not yet sent because a gate holds it back, is not shown: an answer
-/// never precedes its question.
+/// never precedes its question. Of an answer of many frames the first one decides.
 pub struct Pending<'a, P: Protocol> {
     pub(crate) queue: &'a VecDeque<Entry<P::Subscription, P::Note>>,
     pub(crate) visible: usize,
@@ -303,7 +313,8 @@ impl<'a, P: Protocol> Pending<'a, P> {
         Some(Asked::Enter { id: *id, subscription, note })
     }
 
-    /// The first entry that has an answer of its own.
+    /// The first entry that has an answer of its own. A [`LeaveAnswer::ByEnter`] protocol looks whether it is
+    /// [`in_mode`](Self::in_mode) first: the late answer of the confirmed enter comes before these.
     #[must_use]
     pub fn awaiting(&self) -> Option<Asked<'a, P>> {
         self.iter().find(|asked| match asked {

@@ -1,0 +1,2863 @@
+//! Three real protocols in miniature, and the rules of the machine tried on each: MPD with `idle`, IMAP with IDLE,
+//! Redis with Pub/Sub.
+//!
+//! Each is deliberately minimal: just as much of the wire as forces every need that a `Protocol` has (greetings, tags,
+//! literals, raw octets, nested frames, counted confirmations, late refusals). None of them is a client to use.
+//!
+//! [`play`] runs a session written as a script, see [`parse`]. What the server says is fed whole, one octet at a time,
+//! polled only at the end, and cut off after every octet; each time the events must be the same as far as they go, and
+//! at the end of the stream each request and each enter must have had its one outcome.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use bytes::Bytes;
+use sonnette::{
+    Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
+    Limits, Mode, Pending, Protocol, Reason, RequestId, Setting, Terminator,
+    board::{self, Board},
+};
+use std::{collections::BTreeSet, collections::HashMap, fmt::Debug, mem};
+
+// MPD: a greeting; `idle` has no answer until it ends, by itself or by `noidle`, which has none; raw pictures.
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Mpd {
+    version: Bytes,
+    /// The lines and pictures of the answer that is being read.
+    answer: Vec<Bytes>,
+}
+
+impl Protocol for Mpd {
+    type Request = String;
+    type Subscription = String;
+    type Reply = Vec<Bytes>;
+    type Refusal = Bytes;
+    type Notification = Bytes;
+    type Note = ();
+
+    const TERMINATOR: Terminator = Terminator::Lf;
+    const GREETING: bool = true;
+
+    fn changes(&self) -> Changes {
+        Changes { enter: EnterAnswer::Silent, leave: LeaveAnswer::ByEnter }
+    }
+
+    fn encode_request(&self, _: RequestId, command: &String, out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put_text(command.as_bytes())?;
+        out.put(b"\n");
+        Ok(())
+    }
+
+    fn encode_enter(&self, _: RequestId, subsystems: &String, out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(b"idle");
+        if !subsystems.is_empty() {
+            out.put(b" ");
+            out.put_text(subsystems.as_bytes())?;
+        }
+        out.put(b"\n");
+        Ok(())
+    }
+
+    fn encode_leave(&self, _: RequestId, _: &String, out: &mut Encoder<'_>) {
+        out.put(b"noidle\n");
+    }
+
+    fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
+        if frame.is_raw() {
+            // A picture and the LF behind it.
+            let octets = frame.len() - 1;
+            if frame[octets] != b'\n' {
+                return Err(Fault::Violation("a picture ends in LF"));
+            }
+            self.answer.push(frame.slice(0..octets));
+            return Ok(Decoded::More { raw: None });
+        }
+        let refused = frame.starts_with(b"ACK ");
+        // In the mode, as read, every line is of the answer to idle, whatever else was asked meanwhile. Where nothing
+        // was asked it is for the machine to object.
+        match pending.awaiting() {
+            _ if pending.in_mode() && frame.starts_with(b"changed: ") => {
+                Ok(Decoded::Notification(frame.slice(9..frame.len())))
+            }
+            Some(Asked::Greeting) if frame.starts_with(b"OK MPD ") => {
+                self.version = frame.slice(7..frame.len());
+                Ok(Decoded::Greeting)
+            }
+            Some(Asked::Greeting) => Err(Fault::GreetingRefused),
+            Some(Asked::Request { id, .. }) if !pending.in_mode() => {
+                if refused {
+                    self.answer.clear();
+                    return Ok(Decoded::Refused { id, refusal: frame.to_bytes() });
+                }
+                if **frame == *b"OK" {
+                    return Ok(Decoded::reply(id, mem::take(&mut self.answer)));
+                }
+                let raw = match frame.strip_prefix(b"binary: ") {
+                    Some(octets) => Some(number(octets)?.checked_add(1).ok_or(Fault::TooLong)?),
+                    None => None,
+                };
+                self.answer.push(frame.to_bytes());
+                Ok(Decoded::More { raw })
+            }
+            _ if **frame == *b"OK" || refused => Ok(Decoded::Ended { refusal: refused.then(|| frame.to_bytes()) }),
+            _ => Err(Fault::Violation("in idle the server sends changes, OK or ACK")),
+        }
+    }
+}
+
+/// A length on the wire; one that fits no integer fits no limit either.
+fn number(digits: &[u8]) -> Result<u64, Fault> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Violation("a length is a number"));
+    }
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Fault::TooLong)
+}
+
+// IMAP: tags, so answers in any order; untagged lines at any time; IDLE confirmed by `+` or refused by its tag, and
+// answered late by its tag; literals inside lines, in both directions.
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Imap {
+    greeting: String,
+    /// The line that is being read, literals included.
+    line: Vec<u8>,
+}
+
+impl Protocol for Imap {
+    /// A command without its tag. `{text}` in it is a synchronising literal.
+    type Request = String;
+    type Subscription = ();
+    type Reply = String;
+    type Refusal = String;
+    type Notification = String;
+    type Note = ();
+
+    const TERMINATOR: Terminator = Terminator::CrLf;
+    const LIMITS: Limits = Limits::new().with_line(65_536);
+    const GREETING: bool = true;
+
+    fn changes(&self) -> Changes {
+        Changes { enter: EnterAnswer::Own, leave: LeaveAnswer::ByEnter }
+    }
+
+    fn encode_request(&self, id: RequestId, command: &String, out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(format!("A{} ", id.get()).as_bytes());
+        let mut rest = command.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            let (literal, after) = after.split_once('}').ok_or(Invalid::new("a literal without end"))?;
+            out.put_text(before.as_bytes())?;
+            out.put(format!("{{{}}}\r\n", literal.len()).as_bytes());
+            out.await_continuation();
+            out.put(literal.as_bytes());
+            rest = after;
+        }
+        out.put_text(rest.as_bytes())?;
+        out.put(b"\r\n");
+        Ok(())
+    }
+
+    fn encode_enter(&self, id: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(format!("A{} IDLE\r\n", id.get()).as_bytes());
+        Ok(())
+    }
+
+    fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) {
+        out.put(b"DONE\r\n");
+    }
+
+    fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
+        self.line.extend_from_slice(frame);
+        if frame.is_raw() {
+            return Ok(Decoded::More { raw: None });
+        }
+        if let Some(octets) = frame.strip_suffix(b"}").and_then(|line| line.rsplit(|&octet| octet == b'{').next()) {
+            self.line.extend_from_slice(b"\r\n");
+            return Ok(Decoded::More { raw: Some(number(octets)?) });
+        }
+        let line = String::from_utf8_lossy(&mem::take(&mut self.line)).into_owned();
+        let (first, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match first {
+            "*" if matches!(pending.awaiting(), Some(Asked::Greeting)) => {
+                if !rest.starts_with("OK ") && !rest.starts_with("PREAUTH ") {
+                    return Err(Fault::GreetingRefused);
+                }
+                self.greeting = rest.into();
+                Ok(Decoded::Greeting)
+            }
+            "*" if rest == "OK Still here" => Ok(Decoded::Nothing),
+            "*" => Ok(Decoded::Notification(rest.into())),
+            "+" if pending.continuation().is_some() => Ok(Decoded::Continue),
+            "+" => Ok(Decoded::Entered),
+            // To a DONE that crossed the end of the IDLE: the server took it for a tag.
+            "DONE" => Ok(Decoded::Nothing),
+            tag => {
+                let id = tag.strip_prefix('A').and_then(|id| id.parse().ok()).map(RequestId::from_wire);
+                let id = id.ok_or(Fault::Violation("a tag that is not ours"))?;
+                let refused = rest.starts_with("NO ") || rest.starts_with("BAD ");
+                Ok(match pending.inside() {
+                    Some(Asked::Enter { id: inside, .. }) if inside == id => {
+                        Decoded::Ended { refusal: refused.then(|| rest.into()) }
+                    }
+                    // Whether this id is one that can be answered so is for the machine to say.
+                    _ if refused => Decoded::Refused { id, refusal: rest.into() },
+                    _ => Decoded::reply(id, rest.into()),
+                })
+            }
+        }
+    }
+}
+
+// Redis: values inside values; one confirmation for each name, or one error for all; answers that have the form of
+// pushes, told apart by what was read before.
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Redis {
+    /// Arrays that are being read: how many items, and those read.
+    arrays: Vec<(u64, Vec<Value>)>,
+    /// The channels and the patterns subscribed to, as read.
+    held: [BTreeSet<Bytes>; 2],
+    /// How many confirmations, of channels and of patterns, the first in the queue still has to have, once it had one.
+    missing: Option<[usize; 2]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Value {
+    Nil,
+    Integer(Bytes),
+    Text(Bytes),
+    Error(Bytes),
+    Array(Vec<Value>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Note {
+    Plain,
+    Reset,
+    /// So many confirmations, of channels and of patterns.
+    Subscribe([usize; 2]),
+    /// Likewise; `None`: one for each that is held, at least one.
+    Unsubscribe([Option<usize>; 2]),
+}
+
+impl Redis {
+    /// The value that this frame completes, or how the value goes on.
+    fn value(&mut self, frame: &mut Frame<'_>) -> Result<Result<Value, Option<u64>>, Fault> {
+        let mut value = if frame.is_raw() {
+            if !frame.ends_with(b"\r\n") {
+                return Err(Fault::Violation("a string ends in CR LF"));
+            }
+            Value::Text(frame.slice(0..frame.len() - 2))
+        } else {
+            let rest = frame.slice(1..frame.len());
+            match frame.first() {
+                Some(b'$' | b'*') if *rest == *b"-1" => Value::Nil,
+                Some(b'$') => return Ok(Err(Some(number(&rest)?.checked_add(2).ok_or(Fault::TooLong)?))),
+                Some(b'*') if *rest == *b"0" => Value::Array(Vec::new()),
+                // What is nested is dropped by recursion.
+                Some(b'*') if self.arrays.len() == 32 => return Err(Fault::Violation("nested too deep")),
+                Some(b'*') => {
+                    self.arrays.push((number(&rest)?, Vec::new()));
+                    return Ok(Err(None));
+                }
+                Some(b':') => Value::Integer(rest),
+                Some(b'+') => Value::Text(rest),
+                Some(b'-') => Value::Error(rest),
+                _ => return Err(Fault::Violation("not a type")),
+            }
+        };
+        while let Some((count, mut items)) = self.arrays.pop() {
+            items.push(value);
+            if (items.len() as u64) < count {
+                self.arrays.push((count, items));
+                return Ok(Err(None));
+            }
+            value = Value::Array(items);
+        }
+        Ok(Ok(value))
+    }
+
+    /// What of `missing` is left after this confirmation, and what is held then.
+    fn confirm(&mut self, mut missing: [usize; 2], value: &Value) -> Result<[usize; 2], Fault> {
+        let Value::Array(items) = value else { return Err(Fault::Violation("not a confirmation")) };
+        let [Value::Text(kind), name, Value::Integer(_)] = items.as_slice() else {
+            return Err(Fault::Violation("not a confirmation"));
+        };
+        let (patterns, kind) = kind.strip_prefix(b"p").map_or((0, &**kind), |kind| (1, kind));
+        match (kind, name) {
+            (b"subscribe", Value::Text(name)) => drop(self.held[patterns].insert(name.clone())),
+            (b"unsubscribe", Value::Text(name)) => drop(self.held[patterns].remove(name)),
+            (b"unsubscribe", Value::Nil) => {}
+            _ => return Err(Fault::Violation("not a confirmation")),
+        }
+        missing[patterns] = missing[patterns].checked_sub(1).ok_or(Fault::Violation("one confirmation too many"))?;
+        Ok(missing)
+    }
+}
+
+fn command(words: &[String], out: &mut Encoder<'_>) {
+    out.put(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        out.put(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+}
+
+impl Protocol for Redis {
+    type Request = Vec<String>;
+    /// `SUBSCRIBE` or `PSUBSCRIBE`, and names: both at once could be refused by halves.
+    type Subscription = Vec<String>;
+    type Reply = Value;
+    type Refusal = Bytes;
+    type Notification = Value;
+    type Note = Note;
+
+    const TERMINATOR: Terminator = Terminator::CrLf;
+
+    fn changes(&self) -> Changes {
+        Changes { enter: EnterAnswer::Own, leave: LeaveAnswer::Own }
+    }
+
+    fn allows(&self, request: &Vec<String>, setting: Setting) -> bool {
+        match request.first().map(String::as_str) {
+            Some("PING" | "RESET" | "UNSUBSCRIBE" | "PUNSUBSCRIBE") => true,
+            Some("SUBSCRIBE" | "PSUBSCRIBE") => setting == Setting::Notification,
+            _ => setting == Setting::Normal,
+        }
+    }
+
+    fn may_end_mode(&self, note: &Note) -> bool {
+        matches!(note, Note::Reset | Note::Unsubscribe(_))
+    }
+
+    fn encode_request(&self, _: RequestId, words: &Vec<String>, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
+        command(words, out);
+        let names = words.len().saturating_sub(1);
+        let named = (names > 0).then_some(names);
+        Ok(match words.first().map(String::as_str) {
+            None => return Err(Invalid::new("no command")),
+            Some("RESET") => Note::Reset,
+            Some("SUBSCRIBE" | "PSUBSCRIBE") if names == 0 => return Err(Invalid::new("no names")),
+            Some("SUBSCRIBE") => Note::Subscribe([names, 0]),
+            Some("PSUBSCRIBE") => Note::Subscribe([0, names]),
+            Some("UNSUBSCRIBE") => Note::Unsubscribe([named, Some(0)]),
+            Some("PUNSUBSCRIBE") => Note::Unsubscribe([Some(0), named]),
+            Some(_) => Note::Plain,
+        })
+    }
+
+    fn encode_enter(&self, id: RequestId, words: &Vec<String>, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
+        match words.first().map(String::as_str) {
+            Some("SUBSCRIBE" | "PSUBSCRIBE") => self.encode_request(id, words, out),
+            _ => Err(Invalid::new("not a subscription")),
+        }
+    }
+
+    fn encode_leave(&self, _: RequestId, _: &Vec<String>, out: &mut Encoder<'_>) -> Note {
+        command(&["UNSUBSCRIBE".into()], out);
+        command(&["PUNSUBSCRIBE".into()], out);
+        Note::Unsubscribe([None, None])
+    }
+
+    fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
+        let value = match self.value(frame)? {
+            Ok(value) => value,
+            Err(raw) => return Ok(Decoded::More { raw }),
+        };
+        // Pushes begin with the first confirmation, not only with the last.
+        if self.held.iter().any(|held| !held.is_empty()) && is_push(&value) {
+            return Ok(Decoded::Notification(value));
+        }
+        let Some(asked) = pending.awaiting() else { return Err(Fault::Violation("a value nobody asked for")) };
+        let (Asked::Request { id, note } | Asked::Enter { id, note, .. } | Asked::Leave { id, note, .. }) = asked
+        else {
+            return Err(Fault::Violation("a greeting"));
+        };
+        let void = matches!(asked, Asked::Leave { void: true, .. });
+        let mut ends_mode = false;
+        match (note, &value) {
+            (Note::Subscribe(_) | Note::Unsubscribe(_), _) => {
+                let missing = self.missing.take().unwrap_or_else(|| match note {
+                    Note::Unsubscribe(counts) => [0, 1].map(|at| counts[at].unwrap_or(self.held[at].len().max(1))),
+                    Note::Subscribe(counts) => *counts,
+                    Note::Plain | Note::Reset => [0, 0],
+                });
+                let left = match &value {
+                    // One error answers one whole command; a leave has two.
+                    Value::Error(_) if void && missing[0] > 0 => [0, missing[1]],
+                    Value::Error(_) if void => [0, 0],
+                    Value::Error(refusal) => return Ok(Decoded::Refused { id, refusal: refusal.clone() }),
+                    _ => self.confirm(missing, &value)?,
+                };
+                if left != [0, 0] {
+                    self.missing = Some(left);
+                    return Ok(Decoded::Part);
+                }
+                ends_mode = self.held.iter().all(BTreeSet::is_empty);
+            }
+            (_, Value::Error(refusal)) => return Ok(Decoded::Refused { id, refusal: refusal.clone() }),
+            (Note::Reset, _) => {
+                self.held = Default::default();
+                ends_mode = true;
+            }
+            (Note::Plain, _) => {}
+        }
+        Ok(match asked {
+            Asked::Enter { .. } => Decoded::Entered,
+            Asked::Leave { .. } => Decoded::Left,
+            _ => Decoded::Reply { id, reply: value, ends_mode },
+        })
+    }
+}
+
+fn is_push(value: &Value) -> bool {
+    let Value::Array(items) = value else { return false };
+    matches!(items.first(), Some(Value::Text(kind)) if **kind == *b"message" || **kind == *b"pmessage")
+}
+
+// Scripts.
+
+/// How a protocol is written in a script.
+trait Scripted: Protocol<Reply: Told, Refusal: Told, Notification: Told> + Clone + Debug + PartialEq {
+    fn request(words: &str) -> Self::Request;
+    fn subscription(words: &str) -> Self::Subscription;
+    /// The octets of one line of a script.
+    fn wire(line: &str) -> Vec<u8>;
+}
+
+/// How a value is shown in a script.
+trait Told: Clone + Debug + PartialEq {
+    fn told(&self) -> String;
+}
+
+impl Scripted for Mpd {
+    fn request(words: &str) -> String {
+        unescape(words)
+    }
+    fn subscription(words: &str) -> String {
+        unescape(words)
+    }
+    fn wire(line: &str) -> Vec<u8> {
+        (unescape(line) + "\n").into_bytes()
+    }
+}
+
+impl Scripted for Imap {
+    fn request(words: &str) -> String {
+        unescape(words)
+    }
+    fn subscription(_: &str) {}
+    fn wire(line: &str) -> Vec<u8> {
+        (unescape(line) + "\r\n").into_bytes()
+    }
+}
+
+impl Scripted for Redis {
+    fn request(words: &str) -> Vec<String> {
+        words.split_whitespace().map(String::from).collect()
+    }
+    fn subscription(words: &str) -> Vec<String> {
+        Self::request(words)
+    }
+    /// `[a 1 nil]` is an array; a line with the sign of its type is as on the wire; anything else is a bulk string.
+    fn wire(line: &str) -> Vec<u8> {
+        let line = unescape(line);
+        if line.starts_with(['+', '-', ':', '$', '*']) {
+            return (line + "\r\n").into_bytes();
+        }
+        let Some(items) = line.strip_prefix('[') else {
+            return format!("${}\r\n{line}\r\n", line.len()).into_bytes();
+        };
+        let items: Vec<&str> = items.trim_end_matches(']').split_whitespace().collect();
+        let items = items.iter().map(|item| match *item {
+            "nil" => "$-1\r\n".into(),
+            "[]" => "*0\r\n".into(),
+            number if number.bytes().all(|octet| octet.is_ascii_digit()) => format!(":{number}\r\n"),
+            text => format!("${}\r\n{text}\r\n", text.len()),
+        });
+        (format!("*{}\r\n", items.len()) + &items.collect::<String>()).into_bytes()
+    }
+}
+
+/// The silent dialect of the notice board: the only one of the four with a leave that has no answer at all.
+impl Scripted for Board {
+    fn request(words: &str) -> board::Request {
+        if words == "random" { board::Request::Random } else { board::Request::Classified }
+    }
+    fn subscription(_: &str) {}
+    fn wire(line: &str) -> Vec<u8> {
+        (unescape(line) + "\r\n").into_bytes()
+    }
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("\\r", "\r").replace("\\n", "\n")
+}
+
+impl Told for Bytes {
+    fn told(&self) -> String {
+        self.escape_ascii().to_string()
+    }
+}
+
+impl Told for String {
+    fn told(&self) -> String {
+        self.as_bytes().escape_ascii().to_string()
+    }
+}
+
+impl Told for Vec<Bytes> {
+    fn told(&self) -> String {
+        self.iter().map(Told::told).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+impl Told for Value {
+    fn told(&self) -> String {
+        match self {
+            Value::Nil => "nil".into(),
+            Value::Integer(text) | Value::Text(text) | Value::Error(text) => text.told(),
+            Value::Array(items) => format!("[{}]", items.iter().map(Told::told).collect::<Vec<_>>().join(" ")),
+        }
+    }
+}
+
+impl Told for board::Reply {
+    fn told(&self) -> String {
+        match self {
+            board::Reply::Random(number) => number.to_string(),
+            board::Reply::Classified(text) => text.told(),
+        }
+    }
+}
+
+impl Told for board::Refusal {
+    fn told(&self) -> String {
+        let board::Refusal::WrongKind(line) = self;
+        line.told()
+    }
+}
+
+impl Told for board::Notification {
+    fn told(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+fn tell<P: Scripted>(event: &Event<P>) -> String {
+    let line = match event {
+        Event::Reply { id, reply } => format!("reply {id} {}", reply.told()),
+        Event::Refused { id, refusal } => format!("refused {id} {}", refusal.told()),
+        Event::Notification(notification) => format!("ring {}", notification.told()),
+        Event::Entered { id } => format!("entered {id}"),
+        Event::Left { id, asked, refusal } => {
+            let refusal = refusal.as_ref().map(Told::told).unwrap_or_default();
+            format!("left {id} {} {refusal}", if *asked { "asked" } else { "unasked" })
+        }
+        Event::Lost { id, sent } => format!("lost {id} {}", if *sent { "sent" } else { "unsent" }),
+        Event::Closed => "closed".into(),
+    };
+    line.trim_end().into()
+}
+
+#[derive(Debug)]
+enum Step<'a> {
+    Ask(&'a str),
+    Enter(&'a str),
+    Leave,
+    /// The call before was not carried out, for this reason.
+    Not(&'a str),
+    Client(Vec<u8>),
+    Server(Vec<u8>),
+    Told(&'a str),
+    Mode(&'a str),
+    Gated,
+}
+
+/// A session, and for each octet of the server's how many octets of something unfinished there are after it.
+struct Script<'a> {
+    steps: Vec<Step<'a>>,
+    unfinished: Vec<u64>,
+}
+
+/// | a line | means |
+/// |---|---|
+/// | `ask WORDS`, `enter WORDS`, `leave` | the application calls; `not REASON` below it: and is rejected |
+/// | `C LINE`, several in a row | all that `output` shows now; it is written |
+/// | `S LINE`, several in a row | the server sends |
+/// | `s LINE` | the server sends, and the same answer goes on in the next line |
+/// | `p LINE` | the server sends something else in the middle of an answer |
+/// | `= EVENT`, `! ERROR` | what the step before made happen, no more and no less |
+/// | `mode MODE ASKED` | `mode()` and `asked_mode()`; `gated`: something waits for the server |
+fn parse<P: Scripted>(text: &str) -> Script<'_> {
+    let (mut steps, mut unfinished, mut answer) = (Vec::new(), vec![0], 0);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let mut octets = P::wire(rest);
+        if let "S" | "s" | "p" = word {
+            unfinished.extend((1..octets.len() as u64).map(|received| answer + received));
+            answer = match word {
+                "S" => 0,
+                "s" => answer + octets.len() as u64,
+                _ => answer,
+            };
+            unfinished.push(answer);
+        }
+        match (word, steps.last_mut()) {
+            ("S" | "s" | "p", Some(Step::Server(before))) | ("C", Some(Step::Client(before))) => {
+                before.append(&mut octets);
+            }
+            ("S" | "s" | "p", _) => steps.push(Step::Server(octets)),
+            ("C", _) => steps.push(Step::Client(octets)),
+            ("ask", _) => steps.push(Step::Ask(rest)),
+            ("enter", _) => steps.push(Step::Enter(rest)),
+            ("leave", _) => steps.push(Step::Leave),
+            ("not", _) => steps.push(Step::Not(rest)),
+            ("=", _) => steps.push(Step::Told(rest)),
+            ("!", _) => steps.push(Step::Told(line)),
+            ("mode", _) => steps.push(Step::Mode(rest)),
+            ("gated", _) => steps.push(Step::Gated),
+            _ => panic!("what is {line:?}?"),
+        }
+    }
+    Script { steps, unfinished }
+}
+
+/// How the server's octets come in, and when events are polled.
+#[derive(Clone, Copy, PartialEq)]
+enum Feed {
+    Whole,
+    Octets,
+    /// Whole, and no event is polled before the end.
+    Unpolled,
+}
+
+struct Run<P: Scripted> {
+    state: ClientState<P>,
+    feed: Feed,
+    /// What was accepted, and what each call said.
+    asked: Vec<RequestId>,
+    results: Vec<String>,
+    events: Vec<Event<P>>,
+    told: Vec<String>,
+    checked: usize,
+}
+
+impl<P: Scripted> Run<P> {
+    fn new(state: &ClientState<P>, feed: Feed) -> Self {
+        let state = state.clone();
+        Run { state, feed, asked: vec![], results: vec![], events: vec![], told: vec![], checked: 0 }
+    }
+
+    fn poll(&mut self) {
+        loop {
+            match self.state.poll_event() {
+                Ok(None) => return,
+                Ok(Some(event)) => {
+                    if matches!(event, Event::Lost { .. } | Event::Closed) {
+                        assert_eq!((self.state.mode(), self.state.asked_mode()), (Mode::Closed, Mode::Closed));
+                    }
+                    self.told.push(tell(&event));
+                    self.events.push(event);
+                }
+                Err(error) => {
+                    let error = format!("! {error}");
+                    match self.told.last().filter(|last| last.starts_with('!')) {
+                        Some(before) => assert_eq!(*before, error, "an error stays"),
+                        None => self.told.push(error),
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, octets: &[u8]) {
+        if self.feed == Feed::Octets {
+            for octet in octets {
+                self.state.receive(&[*octet]);
+                self.poll();
+            }
+        } else {
+            self.state.receive(octets);
+        }
+    }
+
+    fn asked(&mut self, asked: Result<RequestId, Reason>) {
+        self.results.push(format!("{asked:?}"));
+        match asked {
+            Ok(id) => self.asked.push(id),
+            Err(reason) => self.told.push(format!("not {reason}")),
+        }
+    }
+
+    fn step(&mut self, step: &Step<'_>) {
+        if self.feed != Feed::Unpolled && !matches!(step, Step::Told(_) | Step::Not(_)) {
+            assert_eq!(self.checked, self.told.len(), "{:?} before {step:?}", self.told);
+        }
+        match step {
+            Step::Ask(words) => {
+                let asked = self.state.request(P::request(words)).map_err(|rejected| rejected.reason);
+                self.asked(asked);
+            }
+            Step::Enter(words) => {
+                let asked = self.state.enter(P::subscription(words)).map_err(|rejected| rejected.reason);
+                self.asked(asked);
+            }
+            Step::Leave => {
+                let outstanding = self.state.leave();
+                self.results.push(format!("{outstanding}"));
+                if !outstanding {
+                    self.told.push("not left".into());
+                }
+            }
+            Step::Server(octets) => {
+                let output = self.state.output();
+                assert!(output.is_empty() || self.feed == Feed::Unpolled, "unwritten: {}", output.escape_ascii());
+                self.receive(octets);
+            }
+            Step::Client(octets) => self.write(octets),
+            Step::Gated => assert!(self.state.is_gated() || self.feed == Feed::Unpolled, "no gate is closed"),
+            Step::Mode(modes) if self.feed != Feed::Unpolled => {
+                assert_eq!(format!("{:?} {:?}", self.state.mode(), self.state.asked_mode()), **modes);
+            }
+            Step::Mode(_) => {}
+            Step::Told(_) | Step::Not(_) if self.feed == Feed::Unpolled => {}
+            Step::Told(line) => self.check(line),
+            Step::Not(reason) => self.check(&format!("not {reason}")),
+        }
+        if self.feed != Feed::Unpolled {
+            self.poll();
+        }
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        match self.feed {
+            Feed::Whole => {
+                assert_eq!(self.state.output().escape_ascii().to_string(), octets.escape_ascii().to_string());
+                self.state.advance_output(octets.len());
+            }
+            Feed::Octets => {
+                for octet in octets {
+                    assert_eq!(self.state.output().first(), Some(octet));
+                    self.state.advance_output(1);
+                }
+            }
+            Feed::Unpolled => self.state.advance_output(usize::MAX),
+        }
+    }
+
+    fn check(&mut self, line: &str) {
+        let told = self.told.get(self.checked).map(String::as_str).unwrap_or("nothing");
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let same = match word {
+            "!" | "not" => told.starts_with(word) && told.contains(rest),
+            _ => told == line,
+        };
+        assert!(same, "{told:?}, not {line:?}, in {:#?}", self.told);
+        self.checked += 1;
+    }
+
+    /// Nobody gets half a change, two outcomes, or, once the connection has ended, none.
+    fn check_outcomes(&self, ended: bool) {
+        let mut outcomes: HashMap<RequestId, usize> = HashMap::new();
+        let mut inside = None;
+        for event in &self.events {
+            match event {
+                Event::Reply { id, .. } | Event::Refused { id, .. } | Event::Lost { id, .. } => {
+                    *outcomes.entry(*id).or_default() += 1;
+                }
+                Event::Entered { id } => {
+                    *outcomes.entry(*id).or_default() += 1;
+                    assert_eq!(inside.replace(*id), None, "entered twice");
+                }
+                Event::Left { id, .. } => assert_eq!(inside.take(), Some(*id), "left what was not entered"),
+                Event::Notification(_) | Event::Closed => {}
+            }
+        }
+        for id in &self.asked {
+            let outcomes = outcomes.remove(id).unwrap_or(0);
+            assert!(outcomes == 1 || outcomes == 0 && !ended, "{id}: {outcomes} outcomes in {:#?}", self.told);
+        }
+        assert!(outcomes.is_empty(), "outcomes of nothing: {outcomes:?}");
+    }
+}
+
+/// Plays a session of a new connection, see [`parse`].
+#[track_caller]
+fn play<P: Scripted + Default>(script: &str) {
+    play_on(&ClientState::new(P::default()), script);
+}
+
+fn play_on<P: Scripted>(state: &ClientState<P>, script: &str) {
+    let script = parse::<P>(script);
+    let [mut whole, mut octets, mut unpolled] =
+        [Feed::Whole, Feed::Octets, Feed::Unpolled].map(|feed| Run::new(state, feed));
+    for step in &script.steps {
+        whole.step(step);
+        octets.step(step);
+        assert!(whole.state == octets.state, "equal after {step:?}:\n{:#?}\n{:#?}", whole.state, octets.state);
+        unpolled.step(step);
+    }
+    assert_eq!(whole.checked, whole.told.len(), "{:?} at the end", whole.told);
+    whole.check_outcomes(whole.told.last().is_some_and(|last| last.starts_with('!')));
+    let whole = whole;
+
+    // What the calls say may depend on what was polled; if it did, the two have been different sessions. How much was
+    // sent depends on which gates polling opened.
+    unpolled.poll();
+    if unpolled.results == whole.results {
+        let of_whole = whole.told.iter().filter(|line| !line.starts_with("not "));
+        let of_unpolled = unpolled.told.iter().filter(|line| !line.starts_with("not "));
+        let sent = |line: &String| line.trim_end_matches(" unsent").trim_end_matches(" sent").to_string();
+        assert!(of_unpolled.map(sent).eq(of_whole.map(sent)), "{:#?}\n{:#?}", unpolled.told, whole.told);
+    }
+
+    for octets in 0..script.unfinished.len() {
+        cut(state, &script, &whole, octets, true);
+        cut(state, &script, &whole, octets, false);
+    }
+}
+
+/// Plays until the server has sent so many octets, and, if not `at_once`, what the client does before more would come.
+fn cut<P: Scripted>(state: &ClientState<P>, script: &Script<'_>, whole: &Run<P>, octets: usize, at_once: bool) {
+    let mut run = Run::new(state, Feed::Whole);
+    let mut rest = octets;
+    for step in &script.steps {
+        match step {
+            Step::Server(sent) if sent.len() > rest || at_once && sent.len() == rest => {
+                run.state.receive(&sent[..rest]);
+                rest = 0;
+                break;
+            }
+            Step::Server(sent) => {
+                run.step(step);
+                rest -= sent.len();
+            }
+            step => run.step(step),
+        }
+    }
+    assert_eq!(rest, 0);
+    let before = run.told.len();
+    if run.told.last().is_some_and(|last| last.starts_with('!')) {
+        return;
+    }
+    run.state.receive_eof();
+    run.poll();
+    let ends = |line: &&String| line.starts_with("lost ") || line.starts_with("closed") || line.starts_with('!');
+    let happened: Vec<_> = run.told.iter().take_while(|line| !ends(line)).collect();
+    let end = run.told.get(happened.len()..).unwrap_or_default();
+    assert!(happened.len() >= before);
+    assert!(happened.iter().copied().eq(whole.told.iter().take(happened.len())), "{happened:#?} {:#?}", whole.told);
+
+    let lost = run.events.iter().filter_map(|event| if let Event::Lost { id, .. } = event { Some(*id) } else { None });
+    let lost: Vec<RequestId> = lost.collect();
+    assert!(lost.is_sorted(), "lost in the order asked: {lost:?}");
+    assert_eq!(end.len(), lost.len() + 1, "{end:#?}");
+    run.check_outcomes(true);
+
+    let told_by_violation =
+        octets + 1 == script.unfinished.len() && whole.told.last().is_some_and(|last| last.starts_with('!'));
+    let expected = match script.unfinished[octets] {
+        _ if told_by_violation => whole.told.last().cloned().unwrap_or_default(),
+        0 => "closed".into(),
+        octets => format!("! {}", Error::UnexpectedEof { octets }),
+    };
+    assert_eq!(end.last(), Some(&expected), "after {octets} octets and {:#?}", run.told);
+    let told = run.told.len();
+    run.poll();
+    assert_eq!(run.told.len(), told, "the end is final");
+    let output = run.state.output().len();
+    run.state.advance_output(output);
+    assert!(run.state.output().is_empty(), "output drains");
+}
+
+// What confirms a change.
+
+#[test]
+fn a_silent_enter_is_confirmed_when_all_before_it_is_answered() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask status
+        enter mixer
+        C status
+        C idle mixer
+        mode Entering Entering
+        s volume: 40
+        S OK
+        = reply #2 volume: 40
+        = entered #3
+        mode Notification Notification
+        enter
+        not not allowed
+        ",
+    );
+}
+
+#[test]
+fn a_silent_enter_with_nothing_before_it_is_confirmed_at_once() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        ",
+    );
+}
+
+#[test]
+fn an_own_enter_is_confirmed_by_its_frame() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        mode Entering Entering
+        S + idling
+        = entered #2
+        mode Notification Notification
+        ",
+    );
+}
+
+#[test]
+fn an_own_enter_may_be_confirmed_by_one_frame_for_each_name() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a b
+        C [SUBSCRIBE a b]
+        s [subscribe a 1]
+        S [subscribe b 2]
+        = entered #1
+        S [message a hi]
+        = ring [message a hi]
+        ",
+    );
+}
+
+#[test]
+fn one_error_refuses_all_names_of_an_enter() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE ok1 secret
+        C [SUBSCRIBE ok1 secret]
+        S -NOPERM no permissions
+        = refused #1 NOPERM no permissions
+        mode Normal Normal
+        enter SUBSCRIBE ok1
+        C [SUBSCRIBE ok1]
+        S [subscribe ok1 1]
+        = entered #2
+        ",
+    );
+}
+
+#[test]
+fn by_enter_a_leave_is_confirmed_by_the_late_answer_of_the_enter() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        leave
+        C noidle
+        mode Leaving Leaving
+        S OK
+        = left #2 asked
+        mode Normal Normal
+        ",
+    );
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        leave
+        C DONE
+        S A2 OK Idle completed
+        = left #2 asked
+        ",
+    );
+}
+
+#[test]
+fn by_enter_the_server_may_end_the_mode_alone() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        S changed: mixer
+        = ring mixer
+        S changed: player
+        = ring player
+        S OK
+        = left #2 unasked
+        mode Normal Normal
+        leave
+        not left
+        ",
+    );
+}
+
+#[test]
+fn an_own_leave_has_one_confirmation_for_each_name_held_when_the_first_is_read() {
+    // The channel b is added on the way; the pattern keeps the server's count above 0 until the end.
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask SUBSCRIBE b
+        ask PSUBSCRIBE p*
+        leave
+        C [SUBSCRIBE b]
+        C [PSUBSCRIBE p*]
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        S [subscribe b 2]
+        = reply #2 [subscribe b 2]
+        S [psubscribe p* 3]
+        = reply #3 [psubscribe p* 3]
+        mode Leaving Leaving
+        s [unsubscribe a 2]
+        s [unsubscribe b 1]
+        S [punsubscribe p* 0]
+        = left #1 asked
+        ",
+    );
+}
+
+#[test]
+fn an_own_leave_has_at_least_one_confirmation_for_each_command() {
+    play::<Redis>(
+        "
+        enter PSUBSCRIBE p*
+        C [PSUBSCRIBE p*]
+        S [psubscribe p* 1]
+        = entered #1
+        leave
+        ask GET k
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [GET k]
+        s [unsubscribe nil 1]
+        S [punsubscribe p* 0]
+        = left #1 asked
+        S v
+        = reply #3 v
+        ",
+    );
+}
+
+#[test]
+fn pushes_may_come_between_confirmations() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a b
+        C [SUBSCRIBE a b]
+        s [subscribe a 1]
+        p [message a early]
+        = ring [message a early]
+        mode Entering Entering
+        S [subscribe b 2]
+        = entered #1
+        ask PSUBSCRIBE p*
+        C [PSUBSCRIBE p*]
+        S [psubscribe p* 3]
+        = reply #2 [psubscribe p* 3]
+        leave
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        s [unsubscribe a 2]
+        s [unsubscribe b 1]
+        p [pmessage p* pq late]
+        = ring [pmessage p* pq late]
+        S [punsubscribe p* 0]
+        = left #1 asked
+        ",
+    );
+}
+
+#[test]
+fn confirmations_are_not_kept_so_no_limit_counts_them() {
+    let state = ClientState::with_limits(Redis::default(), Limits::new().with_answer(100));
+    play_on(
+        &state,
+        "
+        enter SUBSCRIBE a b c d
+        C [SUBSCRIBE a b c d]
+        s [subscribe a 1]
+        s [subscribe b 2]
+        s [subscribe c 3]
+        S [subscribe d 4]
+        = entered #1
+        ",
+    );
+}
+
+#[test]
+fn a_silent_leave_is_confirmed_by_the_next_answer() {
+    play::<Board>(
+        "
+        enter
+        = entered #1
+        C notif
+        leave
+        ask random
+        enter
+        C stop_notif
+        C random?
+        C notif
+        S notif: random
+        = ring Random
+        mode Leaving Entering
+        S 90210
+        = left #1 asked
+        = reply #3 90210
+        = entered #4
+        ",
+    );
+}
+
+#[test]
+fn a_silent_leave_is_confirmed_by_the_enter_asked_next() {
+    play::<Board>(
+        "
+        ask random
+        enter
+        leave
+        enter
+        C random?
+        C notif
+        C stop_notif
+        C notif
+        S 1
+        = reply #1 1
+        = entered #2
+        = left #2 asked
+        = entered #4
+        ",
+    );
+}
+
+#[test]
+fn a_leave_waits_for_the_enter_that_has_a_confirmation() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        leave
+        C A2 IDLE
+        gated
+        mode Entering Leaving
+        S + idling
+        = entered #2
+        mode Leaving Leaving
+        C DONE
+        S A2 OK Idle completed
+        = left #2 asked
+        ",
+    );
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a b
+        leave
+        ask GET k
+        C [SUBSCRIBE a b]
+        gated
+        s [subscribe a 1]
+        S [subscribe b 2]
+        = entered #1
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [GET k]
+        s [unsubscribe a 1]
+        s [unsubscribe b 0]
+        S [punsubscribe nil 0]
+        = left #1 asked
+        S nothing to see
+        = reply #3 nothing to see
+        ",
+    );
+}
+
+#[test]
+fn a_refused_enter_drops_its_leave_unseen_and_nothing_else() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        leave
+        ask NOOP
+        enter
+        leave
+        C A2 IDLE
+        gated
+        S A2 NO not now
+        = refused #2 NO not now
+        mode Entering Leaving
+        C A4 NOOP
+        C A5 IDLE
+        gated
+        S + idling
+        = entered #5
+        C DONE
+        S A4 OK done
+        = reply #4 OK done
+        S A5 OK done
+        = left #5 asked
+        ",
+    );
+}
+
+#[test]
+fn a_silent_enter_has_nothing_to_wait_for() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask ping
+        enter
+        leave
+        ask status
+        C ping
+        C idle
+        C noidle
+        C status
+        mode Entering Leaving
+        S OK
+        = reply #2
+        = entered #3
+        mode Leaving Leaving
+        S OK
+        = left #3 asked
+        S OK
+        = reply #5
+        ",
+    );
+}
+
+#[test]
+fn an_answer_that_ends_the_mode_is_told_before_its_end() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a b
+        C [SUBSCRIBE a b]
+        s [subscribe a 1]
+        S [subscribe b 2]
+        = entered #1
+        ask UNSUBSCRIBE a
+        ask UNSUBSCRIBE b zzz
+        C [UNSUBSCRIBE a]
+        C [UNSUBSCRIBE b zzz]
+        S [unsubscribe a 1]
+        = reply #2 [unsubscribe a 1]
+        mode Notification Notification
+        s [unsubscribe b 0]
+        S [unsubscribe zzz 0]
+        = reply #3 [unsubscribe zzz 0]
+        = left #1 unasked
+        mode Normal Normal
+        leave
+        not left
+        ",
+    );
+}
+
+#[test]
+fn an_answer_that_would_end_the_mode_ends_nothing_outside_it() {
+    play::<Redis>(
+        "
+        ask RESET
+        enter SUBSCRIBE a
+        C [RESET]
+        C [SUBSCRIBE a]
+        S +RESET
+        = reply #1 RESET
+        mode Entering Entering
+        S [subscribe a 1]
+        = entered #2
+        ",
+    );
+}
+
+#[test]
+fn a_leave_on_its_way_when_an_answer_ends_the_mode_is_void() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask RESET
+        leave
+        ask GET k
+        C [RESET]
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [GET k]
+        S [message a one]
+        = ring [message a one]
+        S +RESET
+        = reply #2 RESET
+        = left #1 asked
+        mode Normal Normal
+        s [unsubscribe nil 0]
+        S [punsubscribe nil 0]
+        S v
+        = reply #4 v
+        ",
+    );
+}
+
+#[test]
+fn a_void_leave_may_be_answered_while_the_next_mode_is_entered() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask UNSUBSCRIBE a
+        leave
+        enter SUBSCRIBE b
+        leave
+        C [UNSUBSCRIBE a]
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [SUBSCRIBE b]
+        gated
+        S [unsubscribe a 0]
+        = reply #2 [unsubscribe a 0]
+        = left #1 asked
+        mode Entering Leaving
+        s [unsubscribe nil 0]
+        S [punsubscribe nil 0]
+        mode Entering Leaving
+        S [subscribe b 1]
+        = entered #4
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        s [unsubscribe b 0]
+        S [punsubscribe nil 0]
+        = left #4 asked
+        ",
+    );
+}
+
+#[test]
+fn a_void_leave_may_be_refused() {
+    // RESET logs out as well.
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask RESET
+        leave
+        ask PING
+        C [RESET]
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [PING]
+        S +RESET
+        = reply #2 RESET
+        = left #1 asked
+        s -NOAUTH Authentication required.
+        S -NOAUTH Authentication required.
+        S -NOAUTH Authentication required.
+        = refused #4 NOAUTH Authentication required.
+        ",
+    );
+}
+
+#[test]
+fn a_leave_asked_between_the_answer_and_the_end_of_the_mode_is_void() {
+    let mut state = ClientState::new(Redis::default());
+    let enter = state.enter(Redis::subscription("SUBSCRIBE a")).unwrap();
+    let reset = state.request(Redis::request("RESET")).unwrap();
+    state.receive(&[Redis::wire("[subscribe a 1]"), Redis::wire("+RESET")].concat());
+    assert_eq!(state.poll_event(), Ok(Some(Event::Entered { id: enter })));
+    assert_eq!(state.poll_event(), Ok(Some(Event::Reply { id: reset, reply: Value::Text("RESET".into()) })));
+    assert!(state.leave());
+    assert_eq!(state.poll_event(), Ok(Some(Event::Left { id: enter, asked: false, refusal: None })));
+    assert_eq!(state.mode(), Mode::Normal);
+    state.receive(&[Redis::wire("[unsubscribe nil 0]"), Redis::wire("[punsubscribe nil 0]")].concat());
+    assert_eq!(state.poll_event(), Ok(None));
+    state.receive_eof();
+    assert_eq!(state.poll_event(), Ok(Some(Event::Closed)));
+}
+
+#[test]
+fn leave_never_says_not_now() {
+    play::<Mpd>(
+        "
+        leave
+        not left
+        enter
+        leave
+        leave
+        gated
+        S OK MPD 0.23.5
+        = entered #2
+        C idle
+        C noidle
+        leave
+        S OK
+        = left #2 asked
+        leave
+        not left
+        ",
+    );
+    play::<Imap>(
+        "
+        enter
+        leave
+        leave
+        gated
+        S * OK ready
+        C A2 IDLE
+        leave
+        S + idling
+        = entered #2
+        C DONE
+        leave
+        S A2 OK done
+        = left #2 asked
+        ",
+    );
+}
+
+#[test]
+fn enter_reserves_room_for_its_leave() {
+    let octets = "A2 IDLE\r\nDONE\r\n".len();
+    let mut state = ClientState::with_limits(Imap::default(), Limits::new().with_output(octets - 1));
+    assert_eq!(state.enter(()).unwrap_err().reason, Reason::TooLarge);
+
+    let mut state = ClientState::with_limits(Imap::default(), Limits::new().with_output(octets).with_pending(3));
+    state.enter(()).unwrap();
+    assert!(state.leave());
+    assert_eq!(state.request("NOOP".into()).unwrap_err().reason, Reason::TooManyPending);
+
+    let mut state = ClientState::with_limits(Redis::default(), Limits::new().with_pending(3));
+    state.enter(Redis::subscription("SUBSCRIBE a")).unwrap();
+    state.request(Redis::request("PING")).unwrap();
+    assert_eq!(state.request(Redis::request("PING")).unwrap_err().reason, Reason::TooManyPending);
+    assert!(state.leave());
+}
+
+#[test]
+fn after_the_end_was_polled_leave_writes_nothing() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        S changed: mixer
+        = ring mixer
+        S OK
+        = left #2 unasked
+        leave
+        not left
+        ask ping
+        C ping
+        S OK
+        = reply #3
+        ",
+    );
+}
+
+#[test]
+fn a_late_refusal_ends_the_mode() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter nonsense
+        = entered #2
+        C idle nonsense
+        S ACK [2@0] {idle} Unrecognized idle event: nonsense
+        = left #2 unasked ACK [2@0] {idle} Unrecognized idle event: nonsense
+        mode Normal Normal
+        ",
+    );
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        S A2 BAD Expected DONE
+        = left #2 unasked BAD Expected DONE
+        mode Normal Normal
+        leave
+        not left
+        ",
+    );
+}
+
+#[test]
+fn a_late_refusal_may_cross_the_leave_and_what_follows_it() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        leave
+        ask status
+        enter
+        C noidle
+        C status
+        C idle
+        S ACK [4@0] {idle} no permission
+        = left #2 asked ACK [4@0] {idle} no permission
+        mode Entering Entering
+        S OK
+        = reply #4
+        = entered #5
+        S ACK [4@0] {idle} no permission
+        = left #5 unasked ACK [4@0] {idle} no permission
+        ",
+    );
+}
+
+// Two modes, never mixed up.
+
+#[test]
+fn a_frame_is_judged_by_what_was_read_not_by_what_was_asked() {
+    play::<Board>(
+        "
+        ask classified
+        enter
+        C classified?
+        C notif
+        S notif: 1
+        = reply #1 notif: 1
+        = entered #2
+        S notif: 1
+        = ring Other(b\"1\")
+        ",
+    );
+    play::<Redis>(
+        "
+        ask EVAL acks
+        ask LRANGE l 0 -1
+        enter SUBSCRIBE a
+        C [EVAL acks]
+        C *4\\r\\n$6\\r\\nLRANGE\\r\\n$1\\r\\nl\\r\\n$1\\r\\n0\\r\\n$2\\r\\n-1
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = reply #1 [subscribe a 1]
+        S [message a fake]
+        = reply #2 [message a fake]
+        mode Entering Entering
+        S [subscribe a 1]
+        = entered #3
+        S [message a real]
+        = ring [message a real]
+        leave
+        ask LRANGE l
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [LRANGE l]
+        S [message a last]
+        = ring [message a last]
+        s [unsubscribe a 0]
+        S [punsubscribe nil 0]
+        = left #3 asked
+        S [message a fake]
+        = reply #5 [message a fake]
+        ",
+    );
+}
+
+#[test]
+fn what_may_be_sent_is_judged_by_where_the_server_will_be() {
+    // One that allows requests in normal mode alone.
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask ping
+        enter
+        mode Entering Entering
+        ask ping
+        not not allowed while the mode asked for is Entering
+        enter
+        not not allowed while the mode asked for is Entering
+        C ping
+        C idle
+        S OK
+        = reply #2
+        = entered #3
+        ask ping
+        not not allowed while the mode asked for is Notification
+        enter
+        not not allowed while the mode asked for is Notification
+        leave
+        mode Leaving Leaving
+        ask ping
+        enter
+        mode Leaving Entering
+        C noidle
+        C ping
+        C idle
+        S OK
+        = left #3 asked
+        S OK
+        = reply #5
+        = entered #6
+        ",
+    );
+}
+
+#[test]
+fn while_entering_a_request_must_be_right_in_both_modes() {
+    // Both of the enter's outcomes.
+    play::<Redis>(
+        "
+        ask SUBSCRIBE a
+        not not allowed while the mode asked for is Normal
+        enter SUBSCRIBE a
+        ask GET k
+        not not allowed while the mode asked for is Entering
+        ask SUBSCRIBE b
+        not not allowed while the mode asked for is Entering
+        ask PING
+        C [SUBSCRIBE a]
+        C [PING]
+        S [subscribe a 1]
+        = entered #1
+        S [pong nil]
+        = reply #2 [pong nil]
+        ask GET k
+        not not allowed while the mode asked for is Notification
+        ask SUBSCRIBE b
+        C [SUBSCRIBE b]
+        S [subscribe b 2]
+        = reply #3 [subscribe b 2]
+        ",
+    );
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        ask PING
+        C [SUBSCRIBE a]
+        C [PING]
+        S -NOPERM no
+        = refused #1 NOPERM no
+        S +PONG
+        = reply #2 PONG
+        ",
+    );
+}
+
+/// After an UNSUBSCRIBE the server may be in either mode. A SUBSCRIBE behind the last one would enter the mode again,
+/// without an enter: the machine would say Normal for ever, and the server push.
+#[test]
+fn behind_a_request_that_may_end_the_mode_a_request_must_be_right_in_both_modes() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask UNSUBSCRIBE a
+        ask PING
+        ask SUBSCRIBE b
+        not not allowed while the mode asked for is Notification
+        C [UNSUBSCRIBE a]
+        C [PING]
+        S [unsubscribe a 0]
+        = reply #2 [unsubscribe a 0]
+        = left #1 unasked
+        S +PONG
+        = reply #3 PONG
+        enter SUBSCRIBE b
+        C [SUBSCRIBE b]
+        S [subscribe b 1]
+        = entered #4
+        ask UNSUBSCRIBE zzz
+        C [UNSUBSCRIBE zzz]
+        S [unsubscribe zzz 1]
+        = reply #5 [unsubscribe zzz 1]
+        ask SUBSCRIBE c
+        C [SUBSCRIBE c]
+        S [subscribe c 2]
+        = reply #6 [subscribe c 2]
+        ",
+    );
+
+    // The answer was polled, the end of the mode was not.
+    let mut state = ClientState::new(Redis::default());
+    state.enter(Redis::subscription("SUBSCRIBE a")).unwrap();
+    let reset = state.request(Redis::request("RESET")).unwrap();
+    state.receive(&[Redis::wire("[subscribe a 1]"), Redis::wire("+RESET")].concat());
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { id, .. })) if id == reset));
+    let rejected = state.request(Redis::request("SUBSCRIBE b")).unwrap_err();
+    assert_eq!(rejected.reason, Reason::NotAllowed(Mode::Notification));
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Left { .. }))));
+}
+
+#[test]
+fn a_ring_is_one_write() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        leave
+        ask status
+        enter
+        C noidle
+        C status
+        C idle
+        S changed: mixer
+        = ring mixer
+        S OK
+        = left #2 asked
+        mode Entering Entering
+        s volume: 40
+        S OK
+        = reply #4 volume: 40
+        = entered #5
+        ",
+    );
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        leave
+        ask NOOP
+        enter
+        C DONE
+        C A4 NOOP
+        C A5 IDLE
+        S * 5 EXISTS
+        = ring 5 EXISTS
+        S A2 OK Idle completed
+        = left #2 asked
+        S A4 OK NOOP completed
+        = reply #4 OK NOOP completed
+        S + idling
+        = entered #5
+        ",
+    );
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        leave
+        ask GET k
+        enter SUBSCRIBE b
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [GET k]
+        C [SUBSCRIBE b]
+        S [message a late]
+        = ring [message a late]
+        s [unsubscribe a 0]
+        S [punsubscribe nil 0]
+        = left #1 asked
+        S v
+        = reply #3 v
+        S [subscribe b 1]
+        = entered #4
+        ",
+    );
+}
+
+// The table: what the notice board cannot reach.
+
+#[test]
+fn a_notification_is_legal_in_every_open_mode() {
+    play::<Imap>(
+        "
+        S * OK ready
+        S * 1 EXISTS
+        = ring 1 EXISTS
+        enter
+        C A2 IDLE
+        S * 2 EXISTS
+        = ring 2 EXISTS
+        mode Entering Entering
+        S + idling
+        = entered #2
+        S * 3 EXISTS
+        = ring 3 EXISTS
+        leave
+        C DONE
+        S * 4 EXISTS
+        = ring 4 EXISTS
+        mode Leaving Leaving
+        S A2 OK done
+        = left #2 asked
+        ask NOOP
+        C A4 NOOP
+        S * 5 EXISTS
+        = ring 5 EXISTS
+        S A4 OK done
+        = reply #4 OK done
+        ",
+    );
+}
+
+#[test]
+fn an_answer_is_legal_in_every_open_mode() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask ONE
+        ask TWO
+        ask THREE
+        ask FOUR
+        enter
+        C A2 ONE
+        C A3 TWO
+        C A4 THREE
+        C A5 FOUR
+        C A6 IDLE
+        S A2 OK in Entering
+        = reply #2 OK in Entering
+        S + idling
+        = entered #6
+        S A3 OK in Notification
+        = reply #3 OK in Notification
+        S A4 NO in Notification
+        = refused #4 NO in Notification
+        leave
+        C DONE
+        S A5 OK in Leaving
+        = reply #5 OK in Leaving
+        S A6 OK done
+        = left #6 asked
+        ask FIVE
+        C A8 FIVE
+        S A8 OK in Normal
+        = reply #8 OK in Normal
+        ",
+    );
+}
+
+#[test]
+fn the_mode_may_be_ended_in_notification_and_in_leaving_alone() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        S OK
+        = left #2 unasked
+        enter
+        = entered #3
+        C idle
+        leave
+        C noidle
+        S OK
+        = left #3 asked
+        S OK
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn enter_is_confirmed_in_entering_alone() {
+    let idling = "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        ";
+    let stray = "
+        S + idling
+        ! an answer that nobody waits for here
+        ";
+    play::<Imap>(&["S * OK ready", stray].concat());
+    play::<Imap>(&[idling, stray].concat());
+    play::<Imap>(&[idling, "leave\n C DONE", stray].concat());
+    // Not even the next one, before the one it is in has ended.
+    play::<Imap>(
+        &[
+            idling,
+            "
+            leave
+            enter
+            C DONE
+            C A4 IDLE
+            S + idling
+            = lost #4 sent
+            ! an answer that nobody waits for here
+            ",
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn enter_is_refused_in_entering_alone() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        leave
+        enter
+        C DONE
+        C A4 IDLE
+        S A4 NO too early
+        = lost #4 sent
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn leave_is_confirmed_in_leaving_alone() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        S [unsubscribe a 0]
+        ! nobody asked for
+        ",
+    );
+    play::<Redis>(
+        "
+        S [unsubscribe nil 0]
+        ! nobody asked for
+        ",
+    );
+}
+
+#[test]
+fn an_answer_nobody_waits_for_is_a_violation() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask NOOP
+        C A2 NOOP
+        S A3 OK what
+        = lost #2 sent
+        ! an answer that nobody waits for here
+        ",
+    );
+    // Not even the greeting has this number.
+    play::<Imap>(
+        "
+        S A1 OK what
+        ! an answer that nobody waits for here
+        ",
+    );
+    // A request is answered once.
+    play::<Imap>(
+        "
+        S * OK ready
+        ask NOOP
+        C A2 NOOP
+        S A2 OK done
+        = reply #2 OK done
+        S A2 OK done
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn a_refused_leave_is_a_violation() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        leave
+        ask PING
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [PING]
+        S -ERR unknown command
+        = lost #3 sent
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+// Answers and their questions.
+
+#[test]
+fn answers_come_in_the_order_asked() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask status
+        ask nonsense
+        ask ping
+        C status
+        C nonsense
+        C ping
+        s volume: 40
+        s message: OK
+        S OK
+        = reply #2 volume: 40 | message: OK
+        s half: an answer
+        S ACK [5@0] {} unknown command
+        = refused #3 ACK [5@0] {} unknown command
+        S OK
+        = reply #4
+        ",
+    );
+}
+
+#[test]
+fn answers_with_tags_come_in_any_order() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask ONE
+        ask TWO
+        ask THREE
+        ask FOUR
+        ask FIVE
+        C A2 ONE
+        C A3 TWO
+        C A4 THREE
+        C A5 FOUR
+        C A6 FIVE
+        S A3 OK two
+        = reply #3 OK two
+        S A5 NO four
+        = refused #5 NO four
+        S A4 OK three
+        = reply #4 OK three
+        S A2 BAD one
+        = refused #2 BAD one
+        S A6 OK five
+        = reply #6 OK five
+        ",
+    );
+}
+
+#[test]
+fn an_answer_never_precedes_its_question() {
+    // The frame had arrived.
+    let mut state = ClientState::new(Imap::default());
+    state.receive(b"* OK ready\r\nA2 OK guessed\r\n");
+    let id = state.request("NOOP".into()).unwrap();
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id, sent: false })));
+    assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+
+    // A part of it had: nobody can say which came first.
+    let mut state = ClientState::new(Imap::default());
+    state.receive(b"* OK ready\r\nA2 OK gue");
+    let id = state.request("NOOP".into()).unwrap();
+    state.receive(b"ssed\r\n");
+    assert_eq!(state.poll_event(), Ok(Some(Event::Reply { id, reply: "OK guessed".into() })));
+}
+
+#[test]
+fn an_answer_of_many_frames_does_not_begin_before_its_question() {
+    play::<Redis>(
+        "
+        s *2
+        ask GET k
+        C [GET k]
+        s x
+        S y
+        = lost #1 sent
+        ! nobody asked for
+        ",
+    );
+    play::<Imap>(
+        "
+        S * OK ready
+        s A2 OK guessed {3}
+        ask NOOP
+        C A2 NOOP
+        S abc
+        = lost #2 sent
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn nobody_is_answered_who_is_not_sent() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask APPEND {x}
+        ask NOOP
+        C A2 APPEND {1}
+        gated
+        S A3 OK guessed
+        = lost #2 sent
+        = lost #3 unsent
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn left_tells_whether_leave_was_called_before_the_end_had_arrived() {
+    for (early, asked) in [(true, true), (false, false)] {
+        let mut state = ClientState::new(Mpd::default());
+        let enter = state.enter(String::new()).unwrap();
+        state.receive(b"OK MPD 0.23.5\n");
+        assert_eq!(state.poll_event(), Ok(Some(Event::Entered { id: enter })));
+        if early {
+            assert!(state.leave());
+        }
+        state.receive(b"OK\n");
+        assert!(state.leave());
+        assert_eq!(state.output(), b"idle\nnoidle\n", "that it crosses the end cannot be avoided");
+        assert_eq!(state.poll_event(), Ok(Some(Event::Left { id: enter, asked, refusal: None })));
+        assert_eq!(state.mode(), Mode::Normal);
+    }
+    // Asked in the middle of the last group.
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        S changed: mixer
+        = ring mixer
+        leave
+        C noidle
+        S changed: player
+        = ring player
+        S OK
+        = left #2 asked
+        ",
+    );
+}
+
+#[test]
+fn toggles_are_not_collapsed() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask ping
+        enter
+        leave
+        enter
+        leave
+        C ping
+        C idle
+        C noidle
+        C idle
+        C noidle
+        mode Entering Leaving
+        S OK
+        = reply #2
+        = entered #3
+        mode Leaving Leaving
+        S OK
+        = left #3 asked
+        = entered #5
+        mode Leaving Leaving
+        S OK
+        = left #5 asked
+        mode Normal Normal
+        ",
+    );
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        leave
+        enter
+        leave
+        C A2 IDLE
+        gated
+        S + idling
+        = entered #2
+        C DONE
+        C A4 IDLE
+        gated
+        S A2 OK done
+        = left #2 asked
+        mode Entering Leaving
+        S + idling
+        = entered #4
+        C DONE
+        S A4 OK done
+        = left #4 asked
+        ",
+    );
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        leave
+        enter PSUBSCRIBE p*
+        leave
+        C [SUBSCRIBE a]
+        gated
+        S [subscribe a 1]
+        = entered #1
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [PSUBSCRIBE p*]
+        gated
+        s [unsubscribe a 0]
+        S [punsubscribe nil 0]
+        = left #1 asked
+        S [psubscribe p* 1]
+        = entered #3
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        s [unsubscribe nil 1]
+        S [punsubscribe p* 0]
+        = left #3 asked
+        mode Normal Normal
+        ",
+    );
+}
+
+#[test]
+fn the_protocol_keeps_the_greeting() {
+    let mut state = ClientState::new(Mpd::default());
+    state.receive(b"OK MPD 0.23.5\n");
+    assert_eq!(state.poll_event(), Ok(None));
+    assert_eq!(state.protocol().version, "0.23.5");
+    let mut state = ClientState::new(Imap::default());
+    state.receive(b"* PREAUTH hello {5}\r\nthere again\r\n");
+    assert_eq!(state.poll_event(), Ok(None));
+    assert_eq!(state.protocol().greeting, "PREAUTH hello {5}\r\nthere again");
+}
+
+#[test]
+fn a_greeting_that_refuses_is_an_error() {
+    play::<Imap>(
+        "
+        ask NOOP
+        gated
+        S * BYE too many connections
+        = lost #2 unsent
+        ! the server refused the connection: \"* BYE too many connections\"
+        ",
+    );
+    play::<Mpd>(
+        "
+        S ACK [5@0] {} too many connections
+        ! the server refused the connection
+        ",
+    );
+}
+
+// Output has gates.
+
+#[test]
+fn nothing_is_sent_before_the_greeting() {
+    play::<Mpd>(
+        "
+        ask status
+        enter
+        leave
+        gated
+        S OK MPD 0.23.5
+        C status
+        C idle
+        C noidle
+        S OK
+        = reply #2
+        = entered #3
+        S OK
+        = left #3 asked
+        ",
+    );
+}
+
+#[test]
+fn a_literal_waits_for_its_continuation() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask APPEND INBOX {From: me\\r\\nA3 OK} {}
+        ask NOOP
+        enter
+        C A2 APPEND INBOX {15}
+        gated
+        S + go on
+        C From: me\\r\\nA3 OK {0}
+        gated
+        S * 1 EXISTS
+        = ring 1 EXISTS
+        S + go on
+        C
+        C A3 NOOP
+        C A4 IDLE
+        S A2 OK done
+        = reply #2 OK done
+        S + idling
+        = entered #4
+        S A3 OK done
+        = reply #3 OK done
+        ",
+    );
+}
+
+#[test]
+fn a_refused_literal_is_not_sent() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask APPEND {first} {second}
+        ask APPEND {third} {fourth}
+        ask NOOP
+        enter
+        leave
+        ask CHECK
+        C A2 APPEND {5}
+        S A2 NO no space
+        = refused #2 NO no space
+        C A3 APPEND {5}
+        S + go on
+        C third {6}
+        S A3 BAD enough
+        = refused #3 BAD enough
+        C A4 NOOP
+        C A5 IDLE
+        gated
+        S A4 OK done
+        = reply #4 OK done
+        S A5 NO no
+        = refused #5 NO no
+        C A7 CHECK
+        S A7 OK done
+        = reply #7 OK done
+        ",
+    );
+}
+
+#[test]
+fn a_command_answered_before_its_literal_is_over() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask APPEND {first}
+        ask NOOP
+        C A2 APPEND {5}
+        S A2 OK never mind
+        = reply #2 OK never mind
+        C A3 NOOP
+        ",
+    );
+}
+
+#[test]
+fn a_literal_in_a_ring() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        leave
+        ask APPEND {x}
+        enter
+        leave
+        C A2 IDLE
+        gated
+        S + idling
+        = entered #2
+        C DONE
+        C A4 APPEND {1}
+        gated
+        S A2 OK done
+        = left #2 asked
+        S + go on
+        C x
+        C A5 IDLE
+        gated
+        S + idling
+        = entered #5
+        C DONE
+        S A4 OK done
+        = reply #4 OK done
+        S A5 OK done
+        = left #5 asked
+        ",
+    );
+}
+
+#[test]
+fn a_continuation_nobody_waits_for_is_a_violation() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask APPEND {x}
+        C A2 APPEND {1}
+        S + go on
+        C x
+        S + go on
+        = lost #2 sent
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn idle_answered_ok_without_a_continuation_is_a_violation() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        leave
+        C A2 IDLE
+        S A2 OK what
+        = lost #2 sent
+        ! an answer that nobody waits for here
+        ",
+    );
+}
+
+#[test]
+fn a_done_that_was_taken_for_a_command_is_ignored() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        leave
+        ask NOOP
+        C DONE
+        C A4 NOOP
+        S A2 BAD Expected DONE
+        = left #2 asked BAD Expected DONE
+        S DONE BAD Error in IMAP command
+        S A4 OK done
+        = reply #4 OK done
+        ",
+    );
+}
+
+#[test]
+fn only_poll_event_opens_gates_and_what_is_visible_stays() {
+    let mut state = ClientState::new(Imap::default());
+    let refused = state.request("APPEND {x}".into()).unwrap();
+    let accepted = state.request("APPEND {y}".into()).unwrap();
+    state.receive(b"* OK ready\r\n");
+    assert!(state.output().is_empty());
+    assert_eq!(state.poll_event(), Ok(None));
+    assert_eq!(state.output(), b"A2 APPEND {1}\r\n");
+    // An answer that came sooner than it was written.
+    state.receive(b"A2 NO no\r\n+ go on\r\n");
+    assert_eq!(state.output(), b"A2 APPEND {1}\r\n");
+    assert_eq!(state.poll_event(), Ok(Some(Event::Refused { id: refused, refusal: "NO no".into() })));
+    assert_eq!(state.output(), b"A2 APPEND {1}\r\nA3 APPEND {1}\r\n");
+    assert_eq!(state.poll_event(), Ok(None));
+    assert_eq!(state.output(), b"A2 APPEND {1}\r\nA3 APPEND {1}\r\ny\r\n");
+    assert!(!state.is_gated());
+    state.advance_output(17);
+    state.receive_eof();
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: accepted, sent: true })));
+    assert_eq!(state.poll_event(), Ok(Some(Event::Closed)));
+}
+
+#[test]
+fn what_was_dropped_does_not_count_as_written() {
+    let mut state = ClientState::new(Imap::default());
+    let ids = ["APPEND {a long literal} {and another}", "ONE", "TWO"].map(|words| state.request(words.into()).unwrap());
+    state.receive(b"* OK ready\r\nA2 NO no\r\n");
+    assert_eq!(state.poll_event(), Ok(Some(Event::Refused { id: ids[0], refusal: "NO no".into() })));
+    state.advance_output(b"A2 APPEND {14}\r\nA3 ONE\r\n".len());
+    assert_eq!(state.output(), b"A4 TWO\r\n");
+    state.receive_eof();
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: ids[1], sent: true })));
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: ids[2], sent: false })));
+}
+
+// What else a protocol must be able to say.
+
+#[test]
+fn raw_octets_may_look_like_anything() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask albumart
+        ask albumart
+        C albumart
+        C albumart
+        s size: 7
+        s binary: 7
+        s \\nOK\\nACK
+        S OK
+        = reply #2 size: 7 | binary: 7 | \\nOK\\nACK
+        s binary: 0
+        s
+        S OK
+        = reply #3 binary: 0 |
+        ",
+    );
+}
+
+#[test]
+fn literals_in_the_middle_of_a_line() {
+    play::<Imap>(
+        "
+        S * OK ready
+        ask FETCH 1
+        C A2 FETCH 1
+        s * 1 FETCH (ENVELOPE {4}
+        s A2 O K {0}
+        S )
+        = ring 1 FETCH (ENVELOPE {4}\\r\\nA2 O K {0}\\r\\n)
+        s A2 OK {7}
+        S A2 NO\\r\\nx
+        = reply #2 OK {7}\\r\\nA2 NO\\r\\nx
+        ",
+    );
+}
+
+#[test]
+fn values_inside_values() {
+    play::<Redis>(
+        "
+        ask EXEC
+        ask GET nothing
+        ask GET blob
+        ask KEYS
+        C [EXEC]
+        C [GET nothing]
+        C [GET blob]
+        C [KEYS]
+        s *3
+        s *2
+        s :1
+        s *1
+        s -ERR inside
+        s *-1
+        S [a [] b]
+        = reply #1 [[1 [ERR inside]] nil [a [] b]]
+        S $-1
+        = reply #2 nil
+        S $5\\r\\n+OK\\r\\n
+        = reply #3 +OK\\r\\n
+        S *0
+        = reply #4 []
+        ",
+    );
+}
+
+#[test]
+fn a_length_is_judged_when_it_is_announced() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask albumart
+        C albumart
+        S binary: 1048576
+        = lost #2 sent
+        ! an answer of more than 1048576 octets
+        ",
+    );
+    for length in ["9999999", "18446744073709551615", "99999999999999999999"] {
+        play::<Imap>(&format!("S * OK ready\n S * 1 FETCH {{{length}}}\n ! an answer of more than 1048576 octets"));
+        play::<Redis>(&format!("S ${length}\n ! an answer of more than 1048576 octets"));
+    }
+    // A count takes no memory before its items come.
+    play::<Redis>("s *18446744073709551615\n s *18446744073709551615\n s :1");
+}
+
+#[test]
+fn an_answer_of_many_frames_is_bounded() {
+    let state = ClientState::with_limits(Mpd::default(), Limits::new().with_answer(22));
+    play_on(
+        &state,
+        "
+        S OK MPD 0.23.5
+        ask listall
+        ask listall
+        C listall
+        C listall
+        s file: one
+        s file: two
+        S OK
+        = reply #2 file: one | file: two
+        s file: three
+        S file: four
+        = lost #3 sent
+        ! an answer of more than 22 octets
+        ",
+    );
+}
+
+#[test]
+fn limits_are_the_protocols_own_or_the_callers() {
+    let line = [&b"* OK "[..], &vec![b'x'; 20_000], b"\r\n"].concat();
+    let mut state = ClientState::new(Imap::default());
+    state.receive(&line);
+    assert_eq!(state.poll_event(), Ok(None));
+    let mut state = ClientState::with_limits(Imap::default(), Limits::new());
+    state.receive(&line);
+    assert!(matches!(state.poll_event(), Err(Error::LineTooLong(_))));
+}
+
+#[test]
+fn what_cannot_be_encoded_is_refused_and_leaves_no_trace() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        ask status\\nkill
+        not not a valid value
+        enter mixer\\nkill
+        not not a valid value
+        ask ping
+        C ping
+        ",
+    );
+    play::<Imap>(
+        "
+        S * OK ready
+        ask APPEND {one} \\r\\nA3 LOGOUT
+        not not a valid value
+        ask NOOP
+        C A2 NOOP
+        S A2 OK done
+        = reply #2 OK done
+        ",
+    );
+    play::<Redis>(
+        "
+        enter SUBSCRIBE
+        not not a valid value
+        enter GET k
+        not not a valid value
+        ask
+        not not a valid value
+        ask PING
+        C [PING]
+        ",
+    );
+}
+
+#[test]
+fn a_sign_of_life_means_nothing_in_every_mode() {
+    play::<Imap>(
+        "
+        S * OK ready
+        S * OK Still here
+        enter
+        C A2 IDLE
+        S * OK Still here
+        S + idling
+        = entered #2
+        S * OK Still here
+        leave
+        C DONE
+        S * OK Still here
+        S A2 OK done
+        = left #2 asked
+        ",
+    );
+}
+
+#[test]
+fn payloads_share_the_buffer_they_arrived_in() {
+    let mut state = ClientState::new(Redis::default());
+    state.enter(Redis::subscription("SUBSCRIBE a")).unwrap();
+    state.receive(&Redis::wire("[subscribe a 1]"));
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+    let payload = "x".repeat(1000);
+    let push = Redis::wire(&format!("[message a {payload}]"));
+    state.receive(&[&push[..], &push].concat());
+    let mut payload = || match state.poll_event() {
+        Ok(Some(Event::Notification(Value::Array(items)))) => match items.last() {
+            Some(Value::Text(payload)) => payload.clone(),
+            items => panic!("{items:?}"),
+        },
+        event => panic!("{event:?}"),
+    };
+    let (first, second) = (payload(), payload());
+    assert_eq!(second.as_ptr().addr() - first.as_ptr().addr(), push.len());
+}
+
+// Races seen on real servers.
+
+#[test]
+fn mpd_idle_and_noidle_cross() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        leave
+        ask status
+        C noidle
+        C status
+        S changed: mixer
+        = ring mixer
+        S OK
+        = left #2 asked
+        s volume: 40
+        S OK
+        = reply #4 volume: 40
+        ask ping
+        C ping
+        S OK
+        = reply #5
+        ",
+    );
+}
+
+#[test]
+fn mpd_a_ring_crosses_the_end_and_the_next_idle_answers_at_once() {
+    play::<Mpd>(
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        leave
+        ask status
+        enter
+        leave
+        ask ping
+        C noidle
+        C status
+        C idle
+        C noidle
+        C ping
+        S changed: mixer
+        = ring mixer
+        S OK
+        = left #2 asked
+        S OK
+        = reply #4
+        = entered #5
+        S changed: player
+        = ring player
+        S changed: options
+        = ring options
+        S OK
+        = left #5 asked
+        S OK
+        = reply #7
+        ",
+    );
+}
+
+#[test]
+fn imap_done_crosses_exists() {
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        leave
+        ask NOOP
+        C DONE
+        C A4 NOOP
+        S * 5 EXISTS
+        = ring 5 EXISTS
+        S * 1 RECENT
+        = ring 1 RECENT
+        S A2 OK Idle completed
+        = left #2 asked
+        S A4 OK NOOP completed
+        = reply #4 OK NOOP completed
+        ",
+    );
+}
+
+#[test]
+fn imap_data_comes_before_the_continuation() {
+    // RFC 2177, the example.
+    play::<Imap>(
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S * 2 EXPUNGE
+        = ring 2 EXPUNGE
+        S * 3 EXISTS
+        = ring 3 EXISTS
+        S + idling
+        = entered #2
+        S * 4 EXISTS
+        = ring 4 EXISTS
+        leave
+        C DONE
+        S A2 OK IDLE terminated
+        = left #2 asked
+        ",
+    );
+}
+
+#[test]
+fn redis_unsubscribe_and_get_in_one_write() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        leave
+        ask GET k
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [GET k]
+        S [message a m1]
+        = ring [message a m1]
+        S [message a m2]
+        = ring [message a m2]
+        s [unsubscribe a 0]
+        S [punsubscribe nil 0]
+        = left #1 asked
+        S v
+        = reply #3 v
+        ask PING
+        C [PING]
+        S +PONG
+        = reply #4 PONG
+        ",
+    );
+}
+
+#[test]
+fn redis_an_error_in_the_mode_keeps_the_mode() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask SUBSCRIBE b secret
+        ask PING
+        C [SUBSCRIBE b secret]
+        C [PING]
+        S -NOPERM no
+        = refused #2 NOPERM no
+        S [message a still]
+        = ring [message a still]
+        S [pong nil]
+        = reply #3 [pong nil]
+        mode Notification Notification
+        ",
+    );
+}
