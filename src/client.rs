@@ -408,11 +408,12 @@ impl<P: Protocol> ClientState<P> {
                 return self.poll_end();
             }
             let found = self.find_frame();
+            let read = self.received - self.lines.unread().len() as u64;
             let ends_at = match found {
-                Ok(Some(span)) => Some(self.received - (self.lines.unread().len() - span.total) as u64),
+                Ok(Some(span)) => Some(read + span.total as u64),
                 Ok(None) if matches!(self.end, End::Eof) => Some(self.received + 1),
                 Ok(None) => None,
-                Err(_) => Some(self.received),
+                Err(_) => Some(read + self.lines.too_long_at() as u64),
             };
             if !self.queue.is_empty() {
                 if let Some(event) = self.confirm_silent(ends_at) {

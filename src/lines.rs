@@ -133,11 +133,18 @@ impl LineDecoder {
     /// # Errors
     /// [`LineTooLong`], the same again from every later call.
     pub fn next_line(&mut self) -> Result<Option<Bytes>, LineTooLong> {
-        let Some(span) = self.find_line()? else {
-            self.shrink();
-            return Ok(None);
-        };
-        Ok(Some(self.cut(span)))
+        match self.find_line() {
+            Ok(Some(span)) => Ok(Some(self.cut(span))),
+            Ok(None) => {
+                self.shrink();
+                Ok(None)
+            }
+            Err(error) => {
+                self.failed = true;
+                self.replace(BytesMut::new());
+                Err(error)
+            }
+        }
     }
 
     /// The next `octets` octets, whatever they are, or `None` until all of them have arrived.
@@ -150,7 +157,7 @@ impl LineDecoder {
         self.buffer.get(self.head..).unwrap_or_default()
     }
 
-    /// Finds the next line and leaves it where it is.
+    /// Finds the next line and leaves it where it is, also one that is too long.
     #[inline]
     pub(crate) fn find_line(&mut self) -> Result<Option<Span>, LineTooLong> {
         if self.failed {
@@ -174,11 +181,15 @@ impl LineDecoder {
             self.searched = unread.len();
         }
         if content > self.max_line {
-            self.failed = true;
-            self.replace(BytesMut::new());
             return Err(LineTooLong { limit: self.max_line });
         }
         Ok(found)
+    }
+
+    /// So many unread octets are the first of which [`find_line`](Self::find_line) says that they are too long.
+    pub(crate) fn too_long_at(&self) -> usize {
+        let exceeding = self.unread().get(..=self.max_line).unwrap_or_default();
+        exceeding.len() + self.terminator.perhaps_terminator(exceeding)
     }
 
     /// Goes past `octets` unread octets.

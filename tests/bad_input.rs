@@ -940,3 +940,23 @@ fn a_ring_costs_no_allocation() {
         });
     }
 }
+
+/// Found by the laws' random sessions: with the octets behind it, a line that was too long already seemed to end after
+/// what was asked in between, and a change of mode without an answer was confirmed before the error.
+#[test]
+fn what_is_asked_after_a_line_is_too_long_is_never_confirmed() {
+    for (line, fatal) in [(&b"xxxxx"[..], 5), (b"xxxx\rx", 6)] {
+        for received_before in 0..=line.len() {
+            let mut state = ClientState::with_limits(Board::silent(), Limits::new().with_line(4));
+            let (before, after) = line.split_at(received_before);
+            state.receive(before);
+            let id = state.enter(()).unwrap();
+            state.receive(after);
+            state.receive(b"yy");
+            let expected =
+                if received_before < fatal { Event::Entered { id } } else { Event::Lost { id, sent: false } };
+            assert_eq!(state.poll_event(), Ok(Some(expected)), "{received_before} octets before");
+            assert!(matches!(state.poll_event(), Err(Error::LineTooLong(_))));
+        }
+    }
+}
