@@ -379,7 +379,7 @@ impl<P: Protocol> ClientState<P> {
     /// The connection is over: see [`Error`].
     #[inline]
     pub fn poll_event(&mut self) -> Result<Option<Event<P>>, Error> {
-        // Known lines need no search for their end: a third of the instructions of the general way.
+        // Whole known lines need no search for their end.
         if self.inside.is_some() && self.queue.is_empty() && self.second.is_none() && self.expect == Expect::Begin {
             if let Some((octets, notification)) = self.protocol.known_line(self.lines.unread()) {
                 // A limit that such a line might exceed is the general way's to judge.
@@ -389,7 +389,7 @@ impl<P: Protocol> ClientState<P> {
                 }
             }
         }
-        // So does the wait for the rest of a line: when octets come one at a time, nearly every call ends here.
+        // When octets come one at a time, nearly every call ends here: wait for the rest of a line.
         if self.queue.is_empty() && self.second.is_none() && matches!(self.end, End::Open) {
             if let Ok(None) = self.find_frame() {
                 self.lines.shrink();

@@ -26,12 +26,12 @@ pub struct Limits {
     /// Requests and changes of mode that are asked and not answered; an enter counts twice, since it reserves the
     /// place of its leave. More is [`Reason::TooManyPending`](crate::Reason::TooManyPending).
     ///
-    /// 1,024: some hundreds saturate a connection already, and the queue stays below 64 KiB.
+    /// 1,024: far more than are ever on their way at once, and the notice board's queue stays below 64 KiB.
     pub pending: usize,
     /// Octets that wait to be written, with what gates hold back. More is
     /// [`Reason::OutputFull`](crate::Reason::OutputFull).
     ///
-    /// 64 KiB: what one write takes at best, so that more would only wait here instead of in the caller.
+    /// 64 KiB: some thousands of requests. What a socket does not take would only wait here instead of in the caller.
     pub output: usize,
 }
 

@@ -23,6 +23,7 @@ pub struct Socket {
     interrupted: Arc<AtomicBool>,
     /// The last write was not taken whole.
     full: bool,
+    read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
 }
 
@@ -56,6 +57,7 @@ impl Socket {
             stream: Arc::new(stream),
             interrupted: Arc::new(AtomicBool::new(false)),
             full: false,
+            read_timeout: None,
             write_timeout: None,
         }
     }
@@ -65,11 +67,13 @@ impl Socket {
     ///
     /// # Errors
     /// `InvalidInput` if the timeout is zero.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match &*self.stream {
-            Stream::Tcp(stream) => stream.set_read_timeout(timeout),
-            Stream::Unix(stream) => stream.set_read_timeout(timeout),
+            Stream::Tcp(stream) => stream.set_read_timeout(timeout)?,
+            Stream::Unix(stream) => stream.set_read_timeout(timeout)?,
         }
+        self.read_timeout = timeout;
+        Ok(())
     }
 
     /// A call fails with [`Error::TimedOut`](crate::Error::TimedOut) when the socket took nothing of what is to be
@@ -115,7 +119,8 @@ impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.full {
             let mut descriptors = [PollFd::new(&*self.stream, PollFlags::IN | PollFlags::OUT)];
-            let timeout = self.write_timeout.map(timespec).transpose()?;
+            let timeout = [self.read_timeout, self.write_timeout].into_iter().flatten().min();
+            let timeout = timeout.map(timespec).transpose()?;
             if poll(&mut descriptors, timeout.as_ref())? == 0 {
                 return Err(io::ErrorKind::TimedOut.into());
             }

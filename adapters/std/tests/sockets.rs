@@ -130,7 +130,7 @@ fn timeouts_are_settable_and_lose_nothing() {
     let mut client = connect.write_timeout(timeout).tcp(Board::silent(), address).unwrap();
     let Err(Error::TimedOut { id: Some(id) }) = client.random() else { panic!("it must time out") };
     assert!(matches!(client.outcome(id), Err(Error::TimedOut { .. })));
-    client.stream().set_read_timeout(None).unwrap();
+    client.stream_mut().set_read_timeout(None).unwrap();
     told.send(()).unwrap();
     assert_eq!(client.outcome(id).unwrap(), Reply::Random(46774));
     drop(server);
@@ -187,9 +187,13 @@ fn a_peer_that_does_not_read_ends_in_a_write_timeout() {
     socket.set_write_timeout(Some(Duration::from_millis(20)));
     let mut client = busy(socket);
     assert!(matches!(client.flush(), Err(Error::TimedOut { id: None })));
+    // So it does in a read timeout, since nothing is received either.
+    client.stream_mut().set_write_timeout(None);
+    client.stream_mut().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    assert!(matches!(client.flush(), Err(Error::TimedOut { id: None })));
     // Nothing is lost: once the peer reads, the rest goes out.
     let server = thread::spawn(move || BufReader::new(server).lines().take(MANY).map(Result::unwrap).count());
-    client.stream_mut().set_write_timeout(None);
+    client.stream_mut().set_read_timeout(None).unwrap();
     client.flush().unwrap();
     assert_eq!(server.join().unwrap(), MANY);
 }

@@ -256,6 +256,20 @@ fn what_was_never_written_is_lost_unsent() {
 }
 
 #[test]
+fn nothing_is_written_once_a_request_was_told_lost_unsent() {
+    let mut client = client(&[Gives(b"1\r\n"), Ends]);
+    client.random().unwrap();
+    client.stream_mut().broken = Some(io::ErrorKind::WouldBlock);
+    let lost = [client.start(Request::Random).unwrap(), client.start(Request::Random).unwrap()];
+    assert!(matches!(client.next_event(), Ok(Event::Lost { id, sent: false }) if id == lost[0]));
+    client.stream_mut().broken = None;
+    assert!(matches!(client.flush(), Err(Error::Ended(End::Closed))));
+    assert!(matches!(client.next_event(), Ok(Event::Lost { id, sent: false }) if id == lost[1]));
+    assert!(matches!(client.next_event(), Ok(Event::Closed)));
+    assert_eq!(client.stream().written, b"random?\r\n");
+}
+
+#[test]
 fn a_full_backlog_names_the_call_and_loses_nothing() {
     let mut client = client(&[Gives(b"notif: random\r\nnotif: classified\r\nnotif: a\r\n7\r\n")]);
     client.set_backlog(2);
