@@ -1,6 +1,6 @@
 //! Sessions of a notice-board client, played under observation.
 //!
-//! [`Observed`] holds a client beside the plainest reading of DESIGN §2 and BOARD.md there is: all input kept, lines
+//! [`Observed`] holds a client beside the plainest reading of the rules there is: all input kept, lines
 //! searched anew each time, one list of what is outstanding. Before each poll it says what must come, after each call
 //! it says what every view must show. It knows the notice board alone, and no speed.
 //!
