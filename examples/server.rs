@@ -15,7 +15,7 @@ use std::time::Duration;
 #[command(name = "server", about = "Serves the notice board, with news now and then.")]
 struct Options {
     /// Where to listen; port 0 picks a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6789")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6789", value_parser = support::address)]
     listen: String,
     #[arg(long, value_enum, default_value = "silent")]
     dialect: support::Dialect,
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match run(&support::options()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("server: {error}");
+            support::tell(format_args!("server: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -10,11 +10,13 @@ mod support;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
-use sonnette_std::{Client, Connect, Error, Socket};
+use sonnette_std::{Client, Connect, Error, Interrupter, Socket};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -24,7 +26,7 @@ use std::time::Duration;
 )]
 struct Options {
     /// The server; without it, one is started on a free port
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = support::address)]
     address: Option<String>,
     #[arg(long, value_enum, default_value = "std")]
     runtime: Runtime,
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
     match watch(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("watch: {error}");
+            support::tell(format_args!("watch: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -71,16 +73,15 @@ fn watch(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         Some(address) => (address.clone(), options.count),
         None => (start_server(options.dialect)?, Some(options.count.unwrap_or(COUNT))),
     };
+    ctrlc::set_handler(interrupt)?;
     let connected = Connect::new().connect_timeout(Some(CONNECT_TIMEOUT)).tcp(options.dialect.board(), &*address);
     let mut client = connected.map_err(|error| format!("cannot connect to {address}: {error}"))?;
 
-    // Ctrl-C shuts the read half: whatever waits is interrupted, and the rest happens here as after any other end.
-    let interrupter = client.interrupter();
-    ctrlc::set_handler(move || interrupter.interrupt())?;
+    INTERRUPTER.get_or_init(|| client.interrupter());
 
     match session(&mut client, count) {
         Ok(()) => {}
-        Err(Stop::Client(Error::Interrupted { .. })) => eprintln!("watch: interrupted, leaving"),
+        Err(Stop::Client(Error::Interrupted { .. })) => support::tell("watch: interrupted, leaving"),
         Err(Stop::Client(error)) => return Err(error.into()),
         Err(Stop::Output(error)) => return Err(format!("cannot write: {error}").into()),
     }
@@ -88,6 +89,18 @@ fn watch(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         // After Ctrl-C nothing is read any more, so a leave that waits for the server's answer stays unsent.
         Ok(()) | Err(Error::Interrupted { .. }) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+static INTERRUPTER: OnceLock<Interrupter> = OnceLock::new();
+
+/// Ctrl-C shuts the read half: whatever waits there is interrupted, and the rest happens as after any other end. Before
+/// there is a connection there is nothing to leave; and who asks twice does not want to wait.
+fn interrupt() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    match INTERRUPTER.get() {
+        Some(interrupter) if !ASKED.swap(true, Ordering::Relaxed) => interrupter.interrupt(),
+        _ => std::process::exit(0),
     }
 }
 
@@ -152,7 +165,7 @@ fn printable(text: &[u8]) -> String {
     let mut shown = String::new();
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() {
+            if !is_printable(character) {
                 let mut octets = [0; 4];
                 escape(character.encode_utf8(&mut octets).as_bytes(), &mut shown);
             } else {
@@ -162,6 +175,12 @@ fn printable(text: &[u8]) -> String {
         escape(chunk.invalid(), &mut shown);
     }
     shown
+}
+
+/// As Rust's own escapes see it, but for what they escape only inside quotes; an accent that combines with what stands
+/// before it is printable.
+fn is_printable(character: char) -> bool {
+    matches!(character, '"' | '\'' | '\\') || format!("a{character}").escape_debug().count() == 2
 }
 
 fn escape(octets: &[u8], shown: &mut String) {
@@ -175,7 +194,7 @@ fn start_server(dialect: support::Dialect) -> io::Result<String> {
     let address = server.local_addr()?.to_string();
     std::thread::spawn(move || {
         if let Err(error) = support::serve(server, EVERY) {
-            eprintln!("server: {error}");
+            support::tell(format_args!("server: {error}"));
         }
     });
     Ok(address)

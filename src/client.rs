@@ -235,13 +235,15 @@ impl<P: Protocol> ClientState<P> {
     /// [`asked_mode`](Self::asked_mode) is `Normal` or `Leaving`.
     pub fn enter(&mut self, subscription: P::Subscription) -> Result<RequestId, Rejected<P::Subscription>> {
         match self.try_enter(&subscription) {
-            Ok((note, starts_at)) => {
-                let id = self.push(What::Enter(subscription, note), starts_at);
-                (self.changes, self.last_change) = (self.changes + 1, Mode::Entering);
-                Ok(id)
-            }
+            Ok((note, starts_at)) => Ok(self.push_enter(subscription, note, starts_at)),
             Err(reason) => Err(Rejected { value: subscription, reason }),
         }
+    }
+
+    fn push_enter(&mut self, subscription: P::Subscription, note: P::Note, starts_at: u64) -> RequestId {
+        let id = self.push(What::Enter(subscription, note), starts_at);
+        (self.changes, self.last_change) = (self.changes + 1, Mode::Entering);
+        id
     }
 
     fn try_enter(&mut self, subscription: &P::Subscription) -> Result<(P::Note, u64), Reason> {
@@ -287,6 +289,33 @@ impl<P: Protocol> ClientState<P> {
         self.push(What::Leave { note, void: false }, starts_at);
         (self.changes, self.last_change) = (self.changes + 1, mode);
         true
+    }
+
+    /// Leaves the mode, asks, and enters it again, in one write: the way to fetch what a notification announced. All of
+    /// it is asked or nothing; where there is no mode to leave, only the rest. The ids are the request's and the enter's.
+    ///
+    /// # Errors
+    /// Both values come back with the [`Reason`], and nothing was sent.
+    #[allow(clippy::type_complexity, reason = "two ids for two values")]
+    pub fn ring(
+        &mut self,
+        request: P::Request,
+        subscription: P::Subscription,
+    ) -> Result<(RequestId, RequestId), Rejected<(P::Request, P::Subscription)>> {
+        let before = (self.output.mark(), self.queue.len(), self.next_id);
+        let changes = (self.changes, self.last_change, self.leave_octets);
+        self.leave();
+        let rung = self.try_request(&request).and_then(|id| Ok((id, self.try_enter(&subscription)?)));
+        match rung {
+            Ok((id, (note, starts_at))) => Ok((id, self.push_enter(subscription, note, starts_at))),
+            Err(reason) => {
+                self.output.back_to(before.0);
+                self.queue.truncate(before.1);
+                self.next_id = before.2;
+                (self.changes, self.last_change, self.leave_octets) = changes;
+                Err(Rejected { value: (request, subscription), reason })
+            }
+        }
     }
 
     fn may_ask(&self, call: Call) -> Result<(), Reason> {

@@ -3,7 +3,8 @@
 use clap::{Parser, ValueEnum};
 use sonnette::board::Board;
 use sonnette_std::server::Server;
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,19 @@ pub(crate) fn wrong_options<O: Parser>(error: &clap::Error) -> ! {
     }
     eprintln!("{}\n{}", error.to_string().trim_end(), O::command().render_usage());
     std::process::exit(2)
+}
+
+/// A line on standard error, where somebody may or may not be reading it.
+pub(crate) fn tell(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `HOST:PORT`, as far as can be seen without asking for the name.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("it must be HOST:PORT".to_owned()),
+    }
 }
 
 /// The ads, the one shown at the start last.
@@ -71,7 +85,8 @@ pub(crate) fn serve(mut server: Server, every: Duration) -> io::Result<()> {
         }
         let turn = server.turn(Some(due.saturating_duration_since(now)))?;
         if let Some(error) = turn.accept_error {
-            eprintln!("server: a client cannot be accepted now: {error}; going on with {}", server.clients());
+            let clients = server.clients();
+            tell(format_args!("server: a client cannot be accepted now: {error}; going on with {clients}"));
         }
     }
 }

@@ -32,9 +32,9 @@ pub struct Driver<P: Protocol, T> {
     backlog: usize,
     /// The request that `call` waits for, or waited for when it was given up.
     called: Option<RequestId>,
-    /// Requests whose outcome nobody wants any more, ascending.
-    given_up: VecDeque<RequestId>,
-    /// The enter that `enter` waits for, or waited for when it was given up.
+    /// Requests and enters whose outcome nobody wants any more, ascending.
+    given_up: Vec<RequestId>,
+    /// The enter that `enter` waits for, or waited for when it was given up, until its outcome is taken.
     entering: Option<(RequestId, P::Subscription)>,
     /// What the mode was last entered with.
     subscription: Option<P::Subscription>,
@@ -59,7 +59,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             kept: VecDeque::new(),
             backlog: BACKLOG,
             called: None,
-            given_up: VecDeque::new(),
+            given_up: Vec::new(),
             entering: None,
             subscription: None,
             left: None,
@@ -70,9 +70,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         }
     }
 
-    /// Keeps at most so many events while the caller waits for another one; 1,024 by default.
+    /// Keeps at most so many events, one at least, while the caller waits for another one; 1,024 by default.
     pub fn set_backlog(&mut self, events: usize) {
-        self.backlog = events;
+        self.backlog = events.max(1);
     }
 
     /// The machine.
@@ -143,12 +143,13 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         if id.is_some() && id == self.called {
             self.called = None;
         }
-        if id.is_some() && id == self.entering.as_ref().map(|(id, _)| *id) {
-            let subscription = self.entering.take().map(|(_, subscription)| subscription);
-            if let Event::Entered { .. } = event {
-                self.subscription = subscription;
-            }
+        if id.is_some() && id == self.entering_id() {
+            self.entering = None;
         }
+    }
+
+    fn entering_id(&self) -> Option<RequestId> {
+        self.entering.as_ref().map(|(id, _)| *id)
     }
 
     /// Asks and waits for the answer. Other events that come meanwhile are kept.
@@ -187,8 +188,11 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Waits for the answer to a request that was started, or whose call was given up.
     ///
     /// # Errors
-    /// As [`call`](Self::call); [`Error::UnknownRequest`] if it was answered already.
+    /// As [`call`](Self::call); [`Error::UnknownRequest`] if it was answered already, or is an enter.
     pub async fn outcome(&mut self, id: RequestId) -> Result<P::Reply, P> {
+        if self.entering_id() == Some(id) {
+            return Err(Error::UnknownRequest(id));
+        }
         let outcome = poll_fn(|cx| self.poll_outcome(cx, id, None)).await?;
         self.taken(&outcome);
         self.reply(id, outcome)
@@ -196,18 +200,38 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Asks, giving up on the call before it if that was not finished.
     fn begin(&mut self, request: P::Request) -> Result<RequestId, P> {
-        let id = self.state.request(request).map_err(|rejected| Error::Rejected(rejected.reason))?;
+        match self.state.request(request) {
+            Ok(id) => {
+                self.replace_call(id);
+                Ok(id)
+            }
+            Err(rejected) => Err(self.rejected(rejected.reason)),
+        }
+    }
+
+    fn replace_call(&mut self, id: RequestId) {
         if let Some(unfinished) = self.called.replace(id) {
             self.give_up(unfinished);
         }
-        Ok(id)
+    }
+
+    fn rejected(&mut self, reason: Reason) -> Error<P::Refusal> {
+        match reason {
+            Reason::Closed => Error::Ended(self.learn_end()),
+            reason => Error::Rejected(reason),
+        }
     }
 
     fn give_up(&mut self, id: RequestId) {
-        if self.state.is_pending(id) {
-            self.given_up.push_back(id);
-        } else {
-            self.kept.retain(|event| outcome_of(event) != Some(id));
+        self.kept.retain(|event| outcome_of(event) != Some(id));
+        if let (true, Err(at)) = (self.state.is_pending(id), self.given_up.binary_search(&id)) {
+            self.given_up.insert(at, id);
+        }
+    }
+
+    fn give_up_enter(&mut self) {
+        if let Some((id, _)) = self.entering.take() {
+            self.give_up(id);
         }
     }
 
@@ -219,7 +243,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Enters notification mode: returns once that is confirmed. If an earlier enter was given up before it was
-    /// confirmed, this waits for that one.
+    /// confirmed, and the mode was not asked to be left since, this waits for that one.
     ///
     /// # Errors
     /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`], or one after which the call can be repeated.
@@ -232,10 +256,19 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     fn ask_to_enter(&mut self, subscription: P::Subscription) -> Result<(), P> {
-        let kept = subscription.clone();
-        let id = self.state.enter(subscription).map_err(|rejected| Error::Rejected(rejected.reason))?;
-        self.entering = Some((id, kept));
-        Ok(())
+        match self.state.enter(subscription.clone()) {
+            Ok(id) => {
+                self.asked_to_enter(id, subscription);
+                Ok(())
+            }
+            Err(rejected) => Err(self.rejected(rejected.reason)),
+        }
+    }
+
+    fn asked_to_enter(&mut self, id: RequestId, subscription: P::Subscription) {
+        self.give_up_enter();
+        self.entering = Some((id, subscription));
+        self.left = None;
     }
 
     /// Waits for the enter that was asked last.
@@ -245,7 +278,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         };
         let outcome = poll_fn(|cx| {
             // A silent enter is confirmed before it is written: see that it is on its way.
-            self.write(cx);
+            self.write(cx).map_err(|error| error.waiting_for(id))?;
             self.poll_outcome(cx, id, None)
         })
         .await?;
@@ -262,6 +295,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// # Errors
     /// [`Error::Ended`], or one after which the call can be repeated.
     pub async fn leave(&mut self) -> Result<(), P> {
+        self.give_up_enter();
         self.state.leave();
         self.flush().await
     }
@@ -275,27 +309,52 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Leaves the mode, asks, and enters the mode again, all in one write and one round trip. Notifications that come
-    /// meanwhile are kept, and none is lost.
+    /// meanwhile are kept, and none is lost. All of it is asked, or nothing.
     ///
     /// # Errors
-    /// As [`call`](Self::call) and [`enter`](Self::enter); [`Reason::NotAllowed`] if the mode was never entered. After
-    /// [`Error::Refused`] the mode has been entered again, if it is the request that was refused.
+    /// As [`call`](Self::call); [`Reason::NotAllowed`] if the mode was never entered. Given up in the middle, it is taken
+    /// up again by [`outcome`](Self::outcome) and [`enter`](Self::enter). If the mode could not be entered again, the
+    /// answer is returned all the same, and [`next_notification`](Self::next_notification) tells why.
     pub async fn ring(&mut self, request: P::Request) -> Result<P::Reply, P> {
         let Some(subscription) = self.subscription.clone() else {
-            return Err(Error::Rejected(Reason::NotAllowed(self.state.asked_mode())));
+            return Err(self.not_entered());
         };
-        self.state.leave();
-        let asked = self.begin(request);
-        self.ask_to_enter(subscription)?;
-        let reply = match asked {
-            Ok(id) => self.outcome(id).await,
-            Err(rejected) => Err(rejected),
+        let (id, enter) = match self.state.ring(request, subscription.clone()) {
+            Ok(ids) => ids,
+            Err(rejected) => return Err(self.rejected(rejected.reason)),
         };
-        match reply {
-            Ok(_) | Err(Error::Refused(_) | Error::Rejected(_)) => self.entered().await?,
-            Err(other) => return Err(other),
-        };
-        reply
+        self.replace_call(id);
+        self.asked_to_enter(enter, subscription);
+        // The answer stays among the kept events until there is nothing more to wait for.
+        poll_fn(|cx| self.poll_outcomes(cx, id, enter)).await?;
+        let entered = Event::Entered { id: enter };
+        if let Some(at) = self.kept.iter().position(|event| matches!(event, Event::Entered { id } if *id == enter)) {
+            self.kept.remove(at);
+            self.taken(&entered);
+        }
+        self.outcome(id).await
+    }
+
+    fn not_entered(&mut self) -> Error<P::Refusal> {
+        match self.state.asked_mode() {
+            Mode::Closed => Error::Ended(self.learn_end()),
+            mode => Error::Rejected(Reason::NotAllowed(mode)),
+        }
+    }
+
+    /// Waits until a request and the enter behind it have their outcomes, and keeps them.
+    fn poll_outcomes(&mut self, cx: &mut Context<'_>, id: RequestId, enter: RequestId) -> Poll<Result<(), P>> {
+        while self.state.is_pending(id) || self.state.is_pending(enter) {
+            // These two have places of their own.
+            if self.kept.len() > self.backlog + 1 {
+                return Poll::Ready(Err(Error::BacklogFull { id: Some(id) }));
+            }
+            match ready!(self.poll_event(cx)).map_err(|error| error.waiting_for(id))? {
+                Some(event) => self.kept.push_back(event),
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Waits for the next notification, in any mode. `None` once the mode has ended and no notification is kept. It never
@@ -322,6 +381,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             }
         }
         loop {
+            if let Some(failure) = self.take_failed_enter() {
+                return Poll::Ready(Err(failure));
+            }
             if self.left.is_some() && self.state.asked_mode() == Mode::Normal {
                 return Poll::Ready(match self.take_late_refusal() {
                     Some(refusal) => Err(Error::Refused(refusal)),
@@ -337,6 +399,17 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 None => return Poll::Ready(Err(self.ended())),
             }
         }
+    }
+
+    /// What an enter that was given up came to, if nobody will be rung for it.
+    fn take_failed_enter(&mut self) -> Option<Error<P::Refusal>> {
+        let id = self.entering_id()?;
+        let failed =
+            |event: &Event<P>| matches!(event, Event::Refused { id: of, .. } | Event::Lost { id: of, .. } if *of == id);
+        let at = self.kept.iter().position(failed)?;
+        let event = self.kept.remove(at)?;
+        self.taken(&event);
+        Some(self.failure(id, event))
     }
 
     fn take_late_refusal(&mut self) -> Option<P::Refusal> {
@@ -355,7 +428,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// that lose nothing.
     pub async fn run(&mut self, handler: &mut impl Handler<P>) -> Result<(), P> {
         if self.subscription.is_none() {
-            return Err(Error::Rejected(Reason::NotAllowed(self.state.mode())));
+            return Err(self.not_entered());
         }
         while !handler.is_done() {
             match self.next_notification().await? {
@@ -406,15 +479,18 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     fn failure(&mut self, id: RequestId, outcome: Event<P>) -> Error<P::Refusal> {
         match outcome {
             Event::Refused { refusal, .. } => Error::Refused(refusal),
-            Event::Lost { sent, .. } => {
-                // What follows the first Lost is there already: the other ones, then how the connection ended.
-                while let Some(event) = self.decode() {
-                    self.kept.push_back(event);
-                }
-                Error::Lost { sent, end: self.end.clone().unwrap_or(End::Closed) }
-            }
+            Event::Lost { sent, .. } => Error::Lost { sent, end: self.learn_end() },
             _ => Error::UnknownRequest(id),
         }
+    }
+
+    /// How the connection ended, once the machine is closed: what follows the first Lost is there already, the other
+    /// ones and then the reason.
+    fn learn_end(&mut self) -> End {
+        while let Some(event) = self.decode() {
+            self.kept.push_back(event);
+        }
+        self.end.clone().unwrap_or(End::Closed)
     }
 
     fn ended(&self) -> Error<P::Refusal> {
@@ -430,31 +506,40 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             if self.end.is_some() {
                 return Poll::Ready(Ok(None));
             }
-            self.write(cx);
+            self.write(cx)?;
             ready!(self.poll_read(cx))?;
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
-        loop {
-            self.write(cx);
-            if let Some(error) = &self.failed {
-                return Poll::Ready(Err(Error::Ended(End::Io(Arc::clone(error)))));
-            }
-            if self.state.output().is_empty() && !self.state.is_gated() && !self.unflushed {
-                return Poll::Ready(Ok(()));
-            }
+        while !self.write_all(cx)? {
             // The server may be waiting for us to read, or we for an answer that opens a gate.
-            if self.kept.len() >= self.backlog {
-                return Poll::Ready(Err(Error::BacklogFull { id: None }));
+            loop {
+                if self.kept.len() >= self.backlog {
+                    return Poll::Ready(Err(Error::BacklogFull { id: None }));
+                }
+                match self.decode() {
+                    Some(event) => self.kept.push_back(event),
+                    None => break,
+                }
             }
-            if let Some(event) = self.decode() {
-                self.kept.push_back(event);
-            } else if self.end.is_some() {
+            if self.end.is_some() {
                 return Poll::Ready(Err(self.ended()));
-            } else {
-                ready!(self.poll_read(cx))?;
             }
+            if self.write_all(cx)? {
+                break;
+            }
+            ready!(self.poll_read(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what can be written without waiting; whether that is all.
+    fn write_all(&mut self, cx: &mut Context<'_>) -> Result<bool, P> {
+        self.write(cx)?;
+        match &self.failed {
+            Some(error) => Err(Error::Ended(End::Io(Arc::clone(error)))),
+            None => Ok(self.state.output().is_empty() && !self.state.is_gated() && !self.unflushed),
         }
     }
 
@@ -482,8 +567,14 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                     // The mode goes on: that it had ended meanwhile is of no interest.
                     self.left = None;
                     self.kept.retain(|event| !matches!(event, Event::Left { .. }));
-                    if self.entering.as_ref().is_none_or(|(entering, _)| entering != id) {
-                        continue;
+                    match &self.entering {
+                        Some((entering, subscription)) if entering == id => {
+                            self.subscription = Some(subscription.clone());
+                        }
+                        _ => {
+                            self.given_up.retain(|given_up| given_up != id);
+                            continue;
+                        }
                     }
                 }
                 Event::Left { asked, .. } => self.left = Some(*asked),
@@ -503,9 +594,12 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     ///
     /// Nothing is written once the machine is closed: it may have told that a request was lost unsent, and safe to ask
     /// again.
-    fn write(&mut self, cx: &mut Context<'_>) {
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if the stream says so: it would block where nothing else can be done meanwhile.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), P> {
         if self.state.mode() == Mode::Closed {
-            return;
+            return Ok(());
         }
         while self.failed.is_none() && !self.state.output().is_empty() {
             match self.transport.poll_write(cx, self.state.output()) {
@@ -514,19 +608,27 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                     self.state.advance_output(written);
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Poll::Ready(Err(error)) => self.failed = Some(Arc::new(error)),
-                Poll::Pending => return,
+                Poll::Ready(Err(error)) => self.write_failed(error)?,
+                Poll::Pending => return Ok(()),
             }
         }
-        if self.unflushed && self.failed.is_none() {
+        while self.failed.is_none() && self.unflushed {
             match self.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => self.failed = Some(Arc::new(error)),
-                Poll::Pending => {}
+                Poll::Ready(Err(error)) => self.write_failed(error)?,
+                Poll::Pending => return Ok(()),
             }
         }
+        Ok(())
+    }
+
+    fn write_failed(&mut self, error: io::Error) -> Result<(), P> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            _ if is_timeout(&error) => return Err(Error::TimedOut { id: None }),
+            _ => self.failed = Some(Arc::new(error)),
+        }
+        Ok(())
     }
 
     /// Reads once; the end of the stream and its failure are for the machine to tell.
@@ -545,7 +647,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => Ok(()),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                _ if is_timeout(&error) => {
                     let interrupted = error.get_ref().is_some_and(|inner| inner.downcast_ref::<Interrupt>().is_some());
                     Err(if interrupted { Error::Interrupted { id: None } } else { Error::TimedOut { id: None } })
                 }
@@ -559,6 +661,11 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         SCRATCH.set(scratch);
         result
     }
+}
+
+/// A timeout of a blocking stream. Unix says `WouldBlock` there, and `TimedOut` where the peer is dead, which is an end.
+fn is_timeout(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || (cfg!(windows) && error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// The request or enter whose outcome this is.

@@ -1,4 +1,5 @@
 use sonnette::{Reason, RequestId};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::{error, fmt, io};
 
@@ -20,7 +21,7 @@ pub enum Error<R> {
     /// The request was not sent. The connection goes on.
     Rejected(Reason),
     /// A timeout of the stream expired. Nothing is lost: the call can be repeated, and the outcome of a request that was
-    /// asked can be waited for again by its id.
+    /// asked can be waited for again by its id. (That of an enter, by entering again.)
     TimedOut {
         /// The request or enter that was waited for.
         id: Option<RequestId>,
@@ -96,13 +97,37 @@ impl<R: fmt::Debug> fmt::Display for Error<R> {
             Error::Ended(end) => end.fmt(f),
             Error::Lost { sent: true, end } => write!(f, "{end}, before it answered"),
             Error::Lost { sent: false, end } => write!(f, "{end}, before the request was sent"),
-            Error::Refused(refusal) => write!(f, "the server refused: {refusal:?}"),
+            Error::Refused(refusal) => {
+                f.write_str("the server refused: ")?;
+                // What a server said may be long; the whole of it is in the value.
+                let mut start = Start { f, left: 120 };
+                match write!(start, "{refusal:?}") {
+                    Err(_) if start.left == 0 => f.write_str("..."),
+                    written => written,
+                }
+            }
             Error::Rejected(reason) => write!(f, "not sent: {reason}"),
             Error::TimedOut { .. } => f.write_str("timed out"),
             Error::Interrupted { .. } => f.write_str("interrupted"),
             Error::BacklogFull { .. } => f.write_str("too many events wait to be taken"),
             Error::UnknownRequest(id) => write!(f, "nothing is known of the request {id}"),
         }
+    }
+}
+
+/// The first characters of what is written.
+struct Start<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    left: usize,
+}
+
+impl Write for Start<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            self.f.write_char(character)?;
+        }
+        Ok(())
     }
 }
 

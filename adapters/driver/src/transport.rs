@@ -5,14 +5,15 @@ use std::task::{Context, Poll};
 ///
 /// The contracts are those of `futures_io` and `tokio::io`: `Pending` has arranged for the task to be woken.
 pub trait Transport {
-    /// Reads some octets; zero is the end of the stream. `WouldBlock` and `TimedOut` mean that a timeout of the stream
-    /// expired, and the read may be repeated. `Interrupted` means that it may be worth writing before reading again.
+    /// Reads some octets; zero is the end of the stream. `WouldBlock` (on Windows also `TimedOut`) means that a timeout of
+    /// the stream expired, and the read may be repeated. `Interrupted` means that it may be worth writing before reading
+    /// again.
     ///
     /// # Errors
     /// Any other error ends the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Writes some octets. `Pending` does not keep the driver from reading.
+    /// Writes some octets. `Pending` does not keep the driver from reading; `WouldBlock` ends the call, as in a read.
     ///
     /// # Errors
     /// Nothing more is written; what was sent by the peer is still read.

@@ -1,3 +1,5 @@
+#[cfg(unix)]
+use crate::socket::NotTaken;
 use bytes::Bytes;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette::{ClientState, Event, Protocol, Rejected, RequestId};
@@ -33,7 +35,13 @@ impl<S: Read + Write> Transport for Blocking<S> {
     }
 
     fn poll_write(&mut self, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.0.write(octets))
+        match self.0.write(octets) {
+            #[cfg(unix)]
+            Err(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<NotTaken>().is_some()) => {
+                Poll::Pending
+            }
+            written => Poll::Ready(written),
+        }
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,7 +95,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
         (state, stream, kept)
     }
 
-    /// Keeps at most so many events while a call waits for another one; 1,024 by default.
+    /// Keeps at most so many events, one at least, while a call waits for another one; 1,024 by default.
     pub fn set_backlog(&mut self, events: usize) {
         self.driver.set_backlog(events);
     }
@@ -129,7 +137,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// Waits for the answer to a request that was started, or whose call ended early.
     ///
     /// # Errors
-    /// As [`call`](Self::call); [`Error::UnknownRequest`] if it was answered already, or given up.
+    /// As [`call`](Self::call); [`Error::UnknownRequest`] if it was answered already, or given up, or is an enter.
     pub fn outcome(&mut self, id: RequestId) -> Result<P::Reply, P> {
         now(self.driver.outcome(id))
     }
@@ -161,11 +169,13 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     }
 
     /// Leaves the mode, asks, and enters it again, all in one write and one round trip: the talk's way to fetch what a
-    /// notification announced. Notifications that come meanwhile are kept, and none is lost.
+    /// notification announced. Notifications that come meanwhile are kept, and none is lost. All of it is asked, or
+    /// nothing.
     ///
     /// # Errors
-    /// As [`call`](Self::call) and [`enter`](Self::enter). After [`Error::Refused`] by the request the mode has been
-    /// entered again.
+    /// As [`call`](Self::call). Ended early, it is taken up again by [`outcome`](Self::outcome) and
+    /// [`enter`](Self::enter). If the mode could not be entered again, the answer is returned all the same, and
+    /// [`next_notification`](Self::next_notification) tells why.
     pub fn ring(&mut self, request: P::Request) -> Result<P::Reply, P> {
         now(self.driver.ring(request))
     }

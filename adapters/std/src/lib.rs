@@ -19,7 +19,8 @@
 //! # Sockets and other streams
 //! Over a [`Socket`], which [`Client::connect`] and [`Connect`] make, a write never blocks: while the peer does not read,
 //! the client goes on reading, so that two full socket buffers do not deadlock. A round trip takes two system calls.
-//! Over any other `Read + Write` a write that blocks blocks the call.
+//! Over any other `Read + Write` a write that blocks blocks the call, one that would block ends it with
+//! [`Error::TimedOut`], and once a write has failed the client still reads until the stream ends.
 //!
 //! # Timeouts
 //! A read or write timeout ends a call with [`Error::TimedOut`] and nothing else: half a line stays where it is, and the

@@ -1,5 +1,6 @@
 use crate::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use sonnette::{ClientState, Limits, Protocol};
 use sonnette_driver::{End, Error, Interrupt};
@@ -8,21 +9,25 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use std::{error, fmt};
 
 /// A TCP or Unix socket whose writes never block.
 ///
 /// A write that the socket does not take at once is `WouldBlock`, and the next read then waits for either direction: it
 /// returns `Interrupted` when the socket takes octets again. Readiness is asked for only then, so the plain case is one
-/// system call a write and one a read.
+/// system call a write and one a read. Once a write has failed, a read no longer waits: what the peer said before it went
+/// is read, and then the stream has ended.
 #[derive(Debug)]
 pub struct Socket {
     stream: Arc<Stream>,
     interrupted: Arc<AtomicBool>,
     /// The last write was not taken whole.
     full: bool,
+    /// A write failed: the peer has gone, and what it said before is all that will come.
+    broken: bool,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
 }
@@ -57,6 +62,7 @@ impl Socket {
             stream: Arc::new(stream),
             interrupted: Arc::new(AtomicBool::new(false)),
             full: false,
+            broken: false,
             read_timeout: None,
             write_timeout: None,
         }
@@ -85,7 +91,7 @@ impl Socket {
     /// A handle that ends a wait of this socket from another thread.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
-        Interrupter { stream: Arc::clone(&self.stream), interrupted: Arc::clone(&self.interrupted) }
+        Interrupter { stream: Arc::downgrade(&self.stream), interrupted: Arc::clone(&self.interrupted) }
     }
 
     /// Tells the server that nothing more will be written.
@@ -120,9 +126,10 @@ impl Read for Socket {
         if self.full {
             let mut descriptors = [PollFd::new(&*self.stream, PollFlags::IN | PollFlags::OUT)];
             let timeout = [self.read_timeout, self.write_timeout].into_iter().flatten().min();
-            let timeout = timeout.map(timespec).transpose()?;
+            // One too long for the system is as good as none.
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             if poll(&mut descriptors, timeout.as_ref())? == 0 {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(io::ErrorKind::WouldBlock.into());
             }
             let ready = descriptors.first().map_or(PollFlags::empty(), PollFd::revents);
             self.full = !ready.contains(PollFlags::OUT);
@@ -130,7 +137,12 @@ impl Read for Socket {
                 return Err(io::ErrorKind::Interrupted.into());
             }
         }
-        let (octets, _) = recv(&*self.stream, buffer, RecvFlags::empty())?;
+        let flags = if self.broken { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let octets = match recv(&*self.stream, buffer, flags) {
+            Ok((octets, _)) => octets,
+            Err(Errno::AGAIN) if self.broken => 0,
+            Err(error) => return Err(error.into()),
+        };
         if octets == 0 && self.interrupted.load(Ordering::Acquire) {
             return Err(Interrupt.into());
         }
@@ -138,18 +150,23 @@ impl Read for Socket {
     }
 }
 
-fn timespec(timeout: Duration) -> io::Result<Timespec> {
-    Timespec::try_from(timeout).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
 impl Write for Socket {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = send(&*self.stream, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        self.full = match written {
-            Ok(written) => written < octets.len(),
-            Err(error) => error == rustix::io::Errno::AGAIN,
-        };
-        Ok(written?)
+        match send(&*self.stream, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(written) => {
+                self.full = written < octets.len();
+                Ok(written)
+            }
+            Err(Errno::AGAIN) => {
+                self.full = true;
+                Err(io::Error::new(io::ErrorKind::WouldBlock, NotTaken))
+            }
+            Err(Errno::INTR) => Err(io::ErrorKind::Interrupted.into()),
+            Err(error) => {
+                self.broken = true;
+                Err(error.into())
+            }
+        }
     }
 
     /// A socket buffers nothing on this side.
@@ -158,21 +175,35 @@ impl Write for Socket {
     }
 }
 
+/// Inside a `WouldBlock`: the socket takes nothing now, and the next read waits until it does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotTaken;
+
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the socket is full")
+    }
+}
+
+impl error::Error for NotTaken {}
+
 /// Ends the wait of a [`Socket`] from another thread, for good: its read half is shut, and each call that waits on it
 /// fails with [`Error::Interrupted`](crate::Error::Interrupted) once what had been received is taken. It can still write:
 /// [`Client::leave`].
 #[derive(Clone, Debug)]
 pub struct Interrupter {
-    stream: Arc<Stream>,
+    stream: Weak<Stream>,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Interrupter {
-    /// Interrupts. A socket whose connection has ended already is left as it is.
+    /// Interrupts. A socket that is closed, or whose connection has ended, is left as it is.
     pub fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Release);
-        // The only error is that there is no connection any more, and then there is no wait either.
-        let _ = self.stream.shutdown(Shutdown::Read);
+        if let Some(stream) = self.stream.upgrade() {
+            // The only error is that there is no connection any more, and then there is no wait either.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use sonnette_std::server::Server;
 use sonnette_std::{Client, Connect, End, Error, Socket};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -194,6 +194,7 @@ fn a_peer_that_does_not_read_ends_in_a_write_timeout() {
     // Nothing is lost: once the peer reads, the rest goes out.
     let server = thread::spawn(move || BufReader::new(server).lines().take(MANY).map(Result::unwrap).count());
     client.stream_mut().set_read_timeout(None).unwrap();
+    client.stream_mut().set_write_timeout(Some(Duration::MAX));
     client.flush().unwrap();
     assert_eq!(server.join().unwrap(), MANY);
 }
@@ -217,6 +218,29 @@ fn another_thread_interrupts_a_wait_and_leave_is_still_written() {
     client.stop_notify().unwrap();
     client.close().unwrap();
     assert_eq!(server.join().unwrap(), "stop_notif\r\n");
+}
+
+#[test]
+fn an_interrupter_keeps_no_socket_open() {
+    let (address, server) = listen(|stream| (&stream).read(&mut [0]).unwrap());
+    let client = Client::<Board, _>::connect(address).unwrap();
+    let interrupter = client.interrupter();
+    drop(client);
+    assert_eq!(server.join().unwrap(), 0, "the end of the stream");
+    interrupter.interrupt();
+}
+
+#[test]
+fn a_peer_that_takes_nothing_more_ends_the_connection() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (&theirs).write_all(b"notif: random\r\n").unwrap();
+    theirs.shutdown(std::net::Shutdown::Read).unwrap();
+    let mut client = Client::new(Board::silent(), Socket::from(ours));
+    client.notify().unwrap();
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random), "what it had said");
+    let Err(Error::Ended(End::Io(error))) = client.wait_notification() else { panic!("it must end") };
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    drop(theirs);
 }
 
 #[test]

@@ -17,10 +17,15 @@ enum Step {
 }
 use Step::{Ends, Fails, Gives};
 
+/// What a blocking stream says when its read timeout has expired.
+const TIMEOUT: Step = Fails(io::ErrorKind::WouldBlock);
+
 /// Reads as scripted, at most `most` octets at a time; records what is written, as much at a time.
 struct Scripted {
     steps: VecDeque<Step>,
     written: Vec<u8>,
+    /// Flushes fail so, one after the other.
+    flushes: VecDeque<io::ErrorKind>,
     most: usize,
     /// Each other read and write is `Interrupted` first.
     interrupted: Option<bool>,
@@ -31,7 +36,7 @@ struct Scripted {
 impl Scripted {
     fn new(steps: &[Step]) -> Self {
         let steps = steps.iter().cloned().collect();
-        Scripted { steps, written: vec![], most: usize::MAX, interrupted: None, broken: None }
+        Scripted { steps, written: vec![], flushes: VecDeque::new(), most: usize::MAX, interrupted: None, broken: None }
     }
 
     fn interrupt(&mut self) -> io::Result<()> {
@@ -78,7 +83,7 @@ impl Write for Scripted {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.flushes.pop_front().map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
@@ -132,20 +137,17 @@ fn a_ring_is_one_write() {
 
 #[test]
 fn a_timeout_in_mid_line_loses_nothing() {
-    for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
-        let mut client = client(&[Gives(b"46"), Fails(kind), Gives(b"774\r"), Fails(kind), Gives(b"\n")]);
-        let Err(Error::TimedOut { id: Some(id) }) = client.random() else { panic!("it must time out") };
-        assert!(matches!(client.outcome(id), Err(Error::TimedOut { id: Some(again) }) if again == id));
-        assert_eq!(client.outcome(id).unwrap(), Reply::Random(46774));
-        assert!(matches!(client.outcome(id), Err(Error::UnknownRequest(unknown)) if unknown == id));
-        assert_eq!(client.stream().written, b"random?\r\n");
-    }
+    let mut client = client(&[Gives(b"46"), TIMEOUT, Gives(b"774\r"), TIMEOUT, Gives(b"\n")]);
+    let Err(Error::TimedOut { id: Some(id) }) = client.random() else { panic!("it must time out") };
+    assert!(matches!(client.outcome(id), Err(Error::TimedOut { id: Some(again) }) if again == id));
+    assert_eq!(client.outcome(id).unwrap(), Reply::Random(46774));
+    assert!(matches!(client.outcome(id), Err(Error::UnknownRequest(unknown)) if unknown == id));
+    assert_eq!(client.stream().written, b"random?\r\n");
 }
 
 #[test]
 fn asking_again_gives_up_the_first_and_gets_its_own_answer() {
-    let timeout = Fails(io::ErrorKind::TimedOut);
-    let mut client = client(&[timeout.clone(), Gives(b"1\r\n"), timeout, Gives(b"2\r\n"), Gives(b"3\r\n")]);
+    let mut client = client(&[TIMEOUT, Gives(b"1\r\n"), TIMEOUT, Gives(b"2\r\n"), Gives(b"3\r\n")]);
     let Err(Error::TimedOut { id: Some(first) }) = client.random() else { panic!("it must time out") };
     let Err(Error::TimedOut { id: Some(second) }) = client.random() else { panic!("it must time out") };
     assert!(matches!(client.outcome(first), Err(Error::UnknownRequest(_))), "its answer was discarded");
@@ -155,7 +157,7 @@ fn asking_again_gives_up_the_first_and_gets_its_own_answer() {
 
 #[test]
 fn an_answer_kept_for_a_request_that_is_given_up_is_discarded() {
-    let mut client = client(&[Fails(io::ErrorKind::TimedOut), Gives(b"1\r\n2\r\n"), Gives(b"3\r\n")]);
+    let mut client = client(&[TIMEOUT, Gives(b"1\r\n2\r\n"), Gives(b"3\r\n")]);
     let Err(Error::TimedOut { id: Some(first) }) = client.random() else { panic!("it must time out") };
     let started = client.start(Request::Random).unwrap();
     assert_eq!(client.outcome(started).unwrap(), Reply::Random(2));
@@ -165,7 +167,7 @@ fn an_answer_kept_for_a_request_that_is_given_up_is_discarded() {
 
 #[test]
 fn an_enter_that_timed_out_is_taken_up_again() {
-    let mut client = acknowledged(&[Fails(io::ErrorKind::TimedOut), Gives(b"OK\r\nnotif: random\r\n")]);
+    let mut client = acknowledged(&[TIMEOUT, Gives(b"OK\r\nnotif: random\r\n")]);
     assert!(matches!(client.notify(), Err(Error::TimedOut { id: Some(_) })));
     client.notify().unwrap();
     assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
@@ -175,11 +177,10 @@ fn an_enter_that_timed_out_is_taken_up_again() {
 
 #[test]
 fn a_leave_before_the_enter_is_confirmed_is_written_once_it_is() {
-    let mut client = acknowledged(&[Fails(io::ErrorKind::TimedOut), Gives(b"OK\r\n"), Gives(b"OK\r\n"), Ends]);
+    let mut client = acknowledged(&[TIMEOUT, Gives(b"OK\r\n"), Gives(b"OK\r\n"), Ends]);
     assert!(matches!(client.notify(), Err(Error::TimedOut { .. })));
     client.leave().unwrap();
     assert_eq!(client.stream().written, b"notif\r\nstop_notif\r\n");
-    assert!(matches!(client.next_event(), Ok(Event::Entered { .. })));
     assert!(matches!(client.next_event(), Ok(Event::Left { asked: true, .. })));
     assert!(matches!(client.next_event(), Ok(Event::Closed)));
     assert!(matches!(client.next_event(), Err(Error::Ended(End::Closed))));
@@ -259,14 +260,139 @@ fn what_was_never_written_is_lost_unsent() {
 fn nothing_is_written_once_a_request_was_told_lost_unsent() {
     let mut client = client(&[Gives(b"1\r\n"), Ends]);
     client.random().unwrap();
-    client.stream_mut().broken = Some(io::ErrorKind::WouldBlock);
+    client.stream_mut().broken = Some(io::ErrorKind::BrokenPipe);
     let lost = [client.start(Request::Random).unwrap(), client.start(Request::Random).unwrap()];
     assert!(matches!(client.next_event(), Ok(Event::Lost { id, sent: false }) if id == lost[0]));
     client.stream_mut().broken = None;
-    assert!(matches!(client.flush(), Err(Error::Ended(End::Closed))));
+    assert!(matches!(client.flush(), Err(Error::Ended(End::Io(_)))));
     assert!(matches!(client.next_event(), Ok(Event::Lost { id, sent: false }) if id == lost[1]));
-    assert!(matches!(client.next_event(), Ok(Event::Closed)));
+    assert!(matches!(client.next_event(), Err(Error::Ended(End::Io(_)))));
+    assert!(matches!(client.random(), Err(Error::Ended(End::Io(_)))), "the reason, not that it was rejected");
     assert_eq!(client.stream().written, b"random?\r\n");
+}
+
+#[test]
+fn a_ring_that_ends_early_keeps_the_answer_it_has() {
+    let begin = [Gives(b"OK\r\n"), Gives(b"OK\r\n90210\r\n")];
+    let ring = |rest: &[Step]| {
+        let mut client = acknowledged(&[&begin, rest].concat());
+        client.notify().unwrap();
+        let rung = client.ring(Request::Random);
+        (client, rung)
+    };
+
+    let (mut client, rung) = ring(&[TIMEOUT, Gives(b"OK\r\nnotif: random\r\n")]);
+    let Err(Error::TimedOut { id: Some(id) }) = rung else { panic!("{rung:?}") };
+    assert_eq!(client.outcome(id).unwrap(), Reply::Random(90210));
+    client.notify().unwrap();
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    assert_eq!(client.stream().written, b"notif\r\nstop_notif\r\nrandom?\r\nnotif\r\n");
+
+    let (mut client, rung) = ring(&[Ends]);
+    assert_eq!(rung.unwrap(), Reply::Random(90210));
+    assert!(matches!(client.wait_notification(), Err(Error::Lost { sent: true, end: End::Closed })));
+
+    let (mut client, rung) = ring(&[Gives(b"no\r\n"), Gives(b"5\r\n")]);
+    assert_eq!(rung.unwrap(), Reply::Random(90210));
+    assert!(matches!(client.wait_notification(), Err(Error::Refused(Refusal::WrongKind(line))) if line == "no"));
+    assert_eq!(client.random().unwrap(), 5);
+}
+
+#[test]
+fn a_ring_is_asked_whole_or_not_at_all() {
+    let state = ClientState::with_limits(Board::silent(), Limits::new().with_pending(3));
+    let mut client = Client::with_state(state, Scripted::new(&[Gives(b"notif: random\r\n")]));
+    client.notify().unwrap();
+    let before = client.state().clone();
+    assert!(matches!(client.ring(Request::Random), Err(Error::Rejected(Reason::TooManyPending))));
+    assert_eq!(*client.state(), before);
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    assert_eq!(client.stream().written, b"notif\r\n");
+}
+
+#[test]
+fn rings_that_end_early_leave_nothing_behind() {
+    let mut client = acknowledged(&[Gives(b"OK\r\n")]);
+    client.set_backlog(3);
+    client.notify().unwrap();
+    for _ in 0..20 {
+        client.stream_mut().steps.extend([TIMEOUT, Gives(b"OK\r\n1\r\nOK\r\nnotif: random\r\n")]);
+        let Err(Error::TimedOut { id: Some(id) }) = client.ring(Request::Random) else { panic!("it must time out") };
+        assert_eq!(client.outcome(id).unwrap(), Reply::Random(1));
+        assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    }
+    let (_, _, kept) = client.into_parts();
+    assert!(kept.len() <= 1, "{kept:?}");
+}
+
+#[test]
+fn an_enter_is_given_up_by_leaving() {
+    let mut client = acknowledged(&[TIMEOUT, Gives(b"OK\r\n"), Gives(b"OK\r\nOK\r\nnotif: random\r\n")]);
+    assert!(matches!(client.notify(), Err(Error::TimedOut { .. })));
+    client.leave().unwrap();
+    client.notify().unwrap();
+    assert_eq!(client.stream().written, b"notif\r\nstop_notif\r\nnotif\r\n");
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+}
+
+#[test]
+fn an_enter_confirmed_while_another_call_waits_is_as_good() {
+    let mut client = acknowledged(&[TIMEOUT, Gives(b"OK\r\nnotif: random\r\n"), Gives(b"OK\r\n1\r\nOK\r\n")]);
+    let Err(Error::TimedOut { id: Some(enter) }) = client.notify() else { panic!("it must time out") };
+    assert!(matches!(client.outcome(enter), Err(Error::UnknownRequest(_))), "an enter has no answer to give");
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
+    assert_eq!(client.ring(Request::Random).unwrap(), Reply::Random(1));
+    assert_eq!(client.state().mode(), Mode::Notification);
+}
+
+#[test]
+fn an_enter_refused_while_another_call_waits_is_told() {
+    let mut client = acknowledged(&[TIMEOUT, Gives(b"no\r\n")]);
+    assert!(matches!(client.notify(), Err(Error::TimedOut { .. })));
+    assert!(matches!(client.wait_notification(), Err(Error::Refused(Refusal::WrongKind(line))) if line == "no"));
+
+    // An earlier mode that was left on request does not hide it.
+    let mut client = acknowledged(&[Gives(b"OK\r\n"), Gives(b"OK\r\n1\r\n"), TIMEOUT, Gives(b"no\r\n")]);
+    client.notify().unwrap();
+    client.leave().unwrap();
+    client.random().unwrap();
+    assert!(matches!(client.notify(), Err(Error::TimedOut { .. })));
+    assert!(matches!(client.run(&mut Counts::default()), Err(Error::Refused(_))));
+}
+
+#[test]
+fn a_dead_peer_is_no_timeout() {
+    let mut client = client(&[Fails(io::ErrorKind::TimedOut)]);
+    let Err(Error::Lost { sent: true, end: End::Io(error) }) = client.random() else { panic!("it must end") };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_write_that_would_block_ends_the_call_and_not_the_connection() {
+    let mut client = client(&[Gives(b"1\r\n")]);
+    client.stream_mut().broken = Some(io::ErrorKind::WouldBlock);
+    let Err(Error::TimedOut { id: Some(id) }) = client.random() else { panic!("it must time out") };
+    client.stream_mut().broken = None;
+    assert_eq!(client.outcome(id).unwrap(), Reply::Random(1));
+}
+
+#[test]
+fn a_flush_may_be_interrupted_or_take_long() {
+    let mut client = client(&[Gives(b"1\r\n"), Gives(b"2\r\n")]);
+    client.stream_mut().flushes = [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock].into();
+    let Err(Error::TimedOut { id: Some(id) }) = client.random() else { panic!("it must time out") };
+    assert_eq!(client.outcome(id).unwrap(), Reply::Random(1));
+    assert_eq!(client.random().unwrap(), 2);
+    assert_eq!(client.stream().written, b"random?\r\nrandom?\r\n");
+}
+
+#[test]
+fn an_error_is_one_short_line_however_long_the_refusal() {
+    let refused: Error<Refusal> = Error::Refused(Refusal::WrongKind(vec![1; 16_000].into()));
+    let line = refused.to_string();
+    assert!(line.len() < 200 && line.ends_with("..."), "{line}");
+    let refused: Error<Refusal> = Error::Refused(Refusal::WrongKind("no".into()));
+    assert_eq!(refused.to_string(), "the server refused: WrongKind(b\"no\")");
 }
 
 #[test]
