@@ -48,8 +48,8 @@
 //!
 //! # Guarantees
 //! Each is tested as a property over random sessions (`tests/laws.rs`), except that bounds are tested by counting
-//! allocations, linearity by counting instructions, and cancellation in `sonnette-driver`. The fuzz targets check 1, 2,
-//! 4, 6 and 9.
+//! allocations, linearity by counting instructions, and cancellation in `sonnette-driver`. Agreement is also searched in
+//! every state up to a bound (`tests/model.rs`). The fuzz targets check 1, 2, 4, 6 and 9.
 //!
 //! 1. **Split.** Any chunking of the input gives the same events, the error included, in the same order.
 //! 2. **Drain.** For the same operations with the same results, polling after each or only at the end gives the same

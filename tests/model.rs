@@ -1,0 +1,609 @@
+//! Law 10, exhaustively up to a bound: the real client and the real server of the notice board, joined by two FIFO
+//! pipes, in every state they can reach. Breadth first, so that what fails is told with a shortest way to it.
+//!
+//! The steps are what the application asks, the server's news, each write and each delivery, in every order; the
+//! connection is cut in every state. What is checked is in [`World::poll`] (each event by itself), [`World::check`]
+//! (each state), [`World::after`] (law 2; visible output stays), [`World::take`] (a leave is not written before
+//! its enter was confirmed) and [`World::cut`] (laws 4 and 6).
+//!
+//! To give up on a request is to ignore its event: there is no call for it, hence no step.
+//!
+//! No order of steps is left out. Only what the drivers do in one go is one step: the server looks for the next
+//! question whenever it has received or answered something, and receives only while it wants to.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use sonnette::board::{Board, Notification, Reply, Request, ServerState};
+use sonnette::{ClientState, Error, Event, Mode, RequestId};
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+// The ordinary run: unoptimised, some seconds in all.
+
+#[test]
+fn silent_polling_at_once() {
+    search(&Run { bounds: bounds(3, 2, 2, 2), ..SILENT });
+}
+
+#[test]
+fn acknowledged_polling_at_once() {
+    search(&Run { bounds: bounds(2, 2, 2, 2), ..ACKNOWLEDGED });
+}
+
+#[test]
+fn silent_polling_late() {
+    search(&Run { polling: Polling::Late, bounds: bounds(2, 1, 2, 2), ..SILENT });
+}
+
+#[test]
+fn acknowledged_polling_late() {
+    search(&Run { polling: Polling::Late, bounds: bounds(2, 1, 2, 2), ..ACKNOWLEDGED });
+}
+
+#[test]
+fn silent_by_octets() {
+    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 0, 1, 1), ..SILENT });
+    search(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..SILENT });
+}
+
+#[test]
+fn acknowledged_by_octets() {
+    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 0, 1, 1), ..ACKNOWLEDGED });
+    search(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..ACKNOWLEDGED });
+}
+
+// The bounds that must hold before a change lands.
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_silent_polling_at_once() {
+    search(&Run { bounds: bounds(4, 3, 3, 3), ..SILENT });
+}
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_acknowledged_polling_at_once() {
+    search(&Run { bounds: bounds(3, 2, 3, 3), ..ACKNOWLEDGED });
+}
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_silent_polling_late() {
+    search(&Run { polling: Polling::Late, bounds: bounds(2, 2, 3, 3), ..SILENT });
+}
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_acknowledged_polling_late() {
+    search(&Run { polling: Polling::Late, bounds: bounds(2, 2, 3, 3), ..ACKNOWLEDGED });
+}
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_silent_by_octets() {
+    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..SILENT });
+    search(&Run { polling: Polling::Late, pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..SILENT });
+}
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_acknowledged_by_octets() {
+    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..ACKNOWLEDGED });
+    search(&Run { polling: Polling::Late, pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..ACKNOWLEDGED });
+}
+
+// As far as some minutes and some GB of memory go.
+
+#[test]
+#[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
+fn larger_silent_polling_at_once() {
+    search(&Run { bounds: bounds(4, 3, 4, 4), ..SILENT });
+}
+
+#[test]
+#[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
+fn larger_acknowledged_polling_at_once() {
+    search(&Run { bounds: bounds(5, 4, 5, 5), ..ACKNOWLEDGED });
+}
+
+#[test]
+#[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
+fn larger_silent_polling_late() {
+    search(&Run { polling: Polling::Late, bounds: bounds(3, 2, 3, 3), ..SILENT });
+}
+
+#[test]
+#[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
+fn larger_acknowledged_polling_late() {
+    search(&Run { polling: Polling::Late, bounds: bounds(3, 3, 3, 3), ..ACKNOWLEDGED });
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    dialect: Dialect,
+    polling: Polling,
+    pieces: Pieces,
+    bounds: Bounds,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    Silent,
+    Acknowledged,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Polling {
+    /// After each step, until there is nothing more to tell.
+    AtOnce,
+    /// Each poll is a step.
+    Late,
+}
+
+/// What one delivery takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pieces {
+    Frames,
+    Octets,
+}
+
+/// How often each may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Bounds {
+    requests: u8,
+    news: u8,
+    enters: u8,
+    leaves: u8,
+}
+
+const fn bounds(requests: u8, news: u8, enters: u8, leaves: u8) -> Bounds {
+    Bounds { requests, news, enters, leaves }
+}
+
+const SILENT: Run =
+    Run { dialect: Dialect::Silent, polling: Polling::AtOnce, pieces: Pieces::Frames, bounds: bounds(0, 0, 0, 0) };
+const ACKNOWLEDGED: Run = Run { dialect: Dialect::Acknowledged, ..SILENT };
+
+// The search.
+
+type Checked<T = ()> = Result<T, String>;
+
+macro_rules! hold {
+    ($condition:expr, $($what:tt)+) => {
+        if !$condition {
+            return Err(format!($($what)+));
+        }
+    };
+}
+
+/// Goes through all states, and panics with a shortest way to one in which something does not hold.
+///
+/// A state seen is kept as 64 bits of hash. Two states share one, and the second is then not looked at, with a
+/// probability of 2^-65 for each pair: one in a hundred thousand for twenty million states.
+fn search(run: &Run) {
+    let (began, mut states, mut steps) = (Instant::now(), HashSet::new(), 0_u64);
+    let mut frontier = vec![(World::new(run), Vec::new())];
+    states.insert(fingerprint(&frontier[0].0));
+    while !frontier.is_empty() {
+        let mut next = Vec::new();
+        for (world, way) in frontier {
+            if let Err(wrong) = world.check().and_then(|()| (0..3).try_for_each(|how| world.cut(run, how))) {
+                fail(run, &way, &wrong);
+            }
+            for step in STEPS.into_iter().filter(|step| world.can(*step)) {
+                let way = || way.iter().copied().chain([step]).collect::<Vec<_>>();
+                steps += 1;
+                match world.after(step, run) {
+                    Ok((world, _)) if states.insert(fingerprint(&world)) => next.push((world, way())),
+                    Ok(_) => {}
+                    Err(wrong) => fail(run, &way(), &wrong),
+                }
+            }
+        }
+        frontier = next;
+    }
+    println!("model: {run}: {} states, {steps} steps, {:.1} s", states.len(), began.elapsed().as_secs_f64());
+}
+
+/// With the same keys in every run.
+fn fingerprint(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    world.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn fail(run: &Run, way: &[Step], wrong: &str) -> ! {
+    let (mut world, mut shown) = (World::new(run), String::new());
+    for step in way {
+        let told = world.after(*step, run).map(|(after, told)| {
+            world = after;
+            told
+        });
+        shown += &format!("  {step:?}: {}\n", told.map_or_else(|wrong| wrong, |told| format!("{told:?}")));
+    }
+    panic!("{run}: {wrong}, after\n{shown}{world:#?}");
+}
+
+/// What can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Request,
+    Enter,
+    Leave,
+    /// Leave, request and enter, with no poll between.
+    Ring,
+    News,
+    /// The server answers the question that it has read.
+    Answer,
+    /// The client writes one piece.
+    WriteUp,
+    /// The server receives one piece.
+    Up,
+    /// The server writes one piece.
+    WriteDown,
+    /// The client receives one piece.
+    Down,
+    Poll,
+    // With the time methods: a step for each deadline of `poll_timeout`, taken only when the time it names is the
+    // next (`handle_timeout` with exactly that), bounded like the others; what is checked is in `World::poll`.
+}
+
+const STEPS: [Step; 11] = {
+    use Step::{Answer, Down, Enter, Leave, News, Poll, Request, Ring, Up, WriteDown, WriteUp};
+    [Request, Enter, Leave, Ring, News, Answer, WriteUp, Up, WriteDown, Down, Poll]
+};
+
+/// Both peers and what is between them; what may still happen; and, since the machine is not to be asked about itself,
+/// what each event must be.
+#[derive(Clone, Debug, Hash)]
+struct World {
+    client: ClientState<Board>,
+    server: ServerState,
+    /// What was written and not received.
+    up: Vec<u8>,
+    down: Vec<u8>,
+    /// The server has read a question.
+    question: bool,
+    /// Frames of which the client has written an octet, and whether the last of them is not all written. Every call
+    /// takes one id and is one frame, so this is the id it was written for.
+    begun: u64,
+    midway: bool,
+
+    silent: bool,
+    late: bool,
+    left: Bounds,
+    /// Ids taken, and how many of them by requests.
+    asked: u64,
+    questions: i64,
+    answered: i64,
+    /// News so far.
+    happened: i64,
+
+    outstanding: VecDeque<Asked>,
+    inside: Option<RequestId>,
+    /// The last change of mode asked for is an enter.
+    wants_in: bool,
+    /// As many news had happened when the last answer that was polled was given.
+    fetched: i64,
+    /// A notification was polled since the last request.
+    told: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asked {
+    /// The question with this number.
+    Request(RequestId, i64),
+    Enter(RequestId),
+    Leave,
+}
+
+type Events = Vec<Event<Board>>;
+
+impl World {
+    fn new(run: &Run) -> Self {
+        let silent = run.dialect == Dialect::Silent;
+        let board = if silent { Board::silent() } else { Board::acknowledged() };
+        World {
+            client: ClientState::new(board),
+            server: ServerState::new(board),
+            up: Vec::new(),
+            down: Vec::new(),
+            question: false,
+            begun: 0,
+            midway: false,
+            silent,
+            late: run.polling == Polling::Late,
+            left: run.bounds,
+            asked: 0,
+            questions: 0,
+            answered: 0,
+            happened: 0,
+            outstanding: VecDeque::new(),
+            inside: None,
+            wants_in: false,
+            fetched: 0,
+            told: false,
+        }
+    }
+
+    fn can(&self, step: Step) -> bool {
+        let Bounds { requests, news, enters, leaves } = self.left;
+        match step {
+            Step::Request => requests > 0 && !self.wants_in,
+            Step::Enter => enters > 0 && !self.wants_in,
+            Step::Leave => leaves > 0 && self.wants_in,
+            Step::Ring => requests > 0 && enters > 0 && leaves > 0 && self.wants_in,
+            Step::News => news > 0,
+            Step::Answer => self.question,
+            Step::WriteUp => !self.client.output().is_empty(),
+            Step::Up => !self.up.is_empty() && self.server.wants_input(),
+            Step::WriteDown => !self.server.output().is_empty(),
+            Step::Down => !self.down.is_empty(),
+            Step::Poll => self.late,
+        }
+    }
+
+    /// The state after a step, and what was told meanwhile.
+    fn after(&self, step: Step, run: &Run) -> Checked<(Self, Events)> {
+        let (mut next, mut told) = (self.clone(), Events::new());
+        next.take(step, run)?;
+        match step {
+            Step::Poll => told.extend(next.poll()?),
+            _ if !self.late => next.drain(&mut told)?,
+            Step::Request | Step::Enter | Step::Leave | Step::Ring | Step::Down => {
+                // Law 2. Events do not depend on whether it was polled before this step, or only after it.
+                let (mut polled, mut before) = (self.clone(), Events::new());
+                polled.drain(&mut before)?;
+                polled.take(step, run)?;
+                polled.drain(&mut before)?;
+                let (mut unpolled, mut after) = (next.clone(), Events::new());
+                unpolled.drain(&mut after)?;
+                hold!(before == after, "{step:?}, polled before it: {before:?}; polled after it: {after:?}");
+            }
+            Step::News | Step::Answer | Step::WriteUp | Step::Up | Step::WriteDown => {}
+        }
+        let stays = step == Step::WriteUp || next.client.output().starts_with(self.client.output());
+        hold!(stays, "{step:?} took back output that was visible");
+        Ok((next, told))
+    }
+
+    fn take(&mut self, step: Step, run: &Run) -> Checked {
+        match step {
+            Step::Request | Step::Enter | Step::Leave | Step::Ring => self.call(step)?,
+            Step::Poll => {}
+            Step::News => {
+                self.left.news -= 1;
+                self.happened += 1;
+                self.server.notify(Request::Random);
+            }
+            Step::Answer => self.answer(),
+            Step::WriteUp => {
+                let piece = piece(run, self.client.output()).to_vec();
+                self.begun += u64::from(!self.midway);
+                let early = |asked: &Asked| matches!(asked, Asked::Enter(id) if id.get() < self.begun);
+                let is_leave = !self.midway && piece.starts_with(b"s");
+                let waits = self.silent || !is_leave || !self.outstanding.iter().any(early);
+                hold!(waits, "a leave was written before its enter was confirmed");
+                self.midway = !piece.ends_with(b"\n");
+                self.up.extend(&piece);
+                self.client.advance_output(piece.len());
+            }
+            Step::Up => {
+                let piece = piece(run, &self.up).to_vec();
+                self.server.receive(&piece);
+                self.question = self.server.poll_request().is_some();
+                self.up.drain(..piece.len());
+            }
+            Step::WriteDown => {
+                let piece = piece(run, self.server.output()).to_vec();
+                self.down.extend(&piece);
+                self.server.advance_output(piece.len());
+            }
+            Step::Down => {
+                let piece = piece(run, &self.down).to_vec();
+                self.client.receive(&piece);
+                self.down.drain(..piece.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, step: Step) -> Checked {
+        if matches!(step, Step::Leave | Step::Ring) {
+            hold!(self.client.leave(), "leave() said that there is nothing to leave");
+            self.left.leaves -= 1;
+            self.asked += 1;
+            self.outstanding.push_back(Asked::Leave);
+            self.wants_in = false;
+        }
+        if matches!(step, Step::Request | Step::Ring) {
+            let id = self.client.request(Request::Random).map_err(|rejected| format!("{rejected:?}"))?;
+            self.left.requests -= 1;
+            self.asked += 1;
+            self.questions += 1;
+            hold!(id.get() == self.asked, "the {}th id is {id}", self.asked);
+            self.outstanding.push_back(Asked::Request(id, self.questions));
+            self.told = false;
+        }
+        if matches!(step, Step::Enter | Step::Ring) {
+            let id = self.client.enter(()).map_err(|rejected| format!("{rejected:?}"))?;
+            self.left.enters -= 1;
+            self.asked += 1;
+            hold!(id.get() == self.asked, "the {}th id is {id}", self.asked);
+            self.outstanding.push_back(Asked::Enter(id));
+            self.wants_in = true;
+        }
+        Ok(())
+    }
+
+    /// Each answer tells which question it answers, and how many news there were.
+    fn answer(&mut self) {
+        self.answered += 1;
+        self.server.answer(Reply::Random(self.answered * NEWS + self.happened)).unwrap();
+        self.question = self.server.poll_request().is_some();
+    }
+
+    fn drain(&mut self, told: &mut Events) -> Checked {
+        while let Some(event) = self.poll()? {
+            told.push(event);
+        }
+        Ok(())
+    }
+
+    /// Polls once. An event must be the one that is due: what was asked is answered in that order, each by its own
+    /// answer, enter and leave in turn; and each line that the server pushed is told when it is read, in the mode.
+    fn poll(&mut self) -> Checked<Option<Event<Board>>> {
+        let pushed = |client: &ClientState<Board>| {
+            client.unread().split_inclusive(is_lf).filter(|line| **line == *b"notif: random\r\n").count()
+        };
+        let before = pushed(&self.client);
+        let event = self.client.poll_event().map_err(|error| format!("a violation between honest peers: {error:?}"))?;
+        let read = before - pushed(&self.client);
+        hold!(
+            read == usize::from(matches!(event, Some(Event::Notification(_)))),
+            "{read} notifications read, {event:?}"
+        );
+        let due = match &event {
+            None => true,
+            Some(Event::Notification(notification)) => {
+                self.told = true;
+                *notification == Notification::Random && self.inside.is_some()
+            }
+            Some(Event::Reply { id, reply: Reply::Random(number) }) => {
+                let fetched = std::mem::replace(&mut self.fetched, number % NEWS);
+                self.outstanding.pop_front() == Some(Asked::Request(*id, number / NEWS)) && fetched <= self.fetched
+            }
+            Some(Event::Entered { id }) => {
+                self.outstanding.pop_front() == Some(Asked::Enter(*id)) && self.inside.replace(*id).is_none()
+            }
+            Some(Event::Left { id, asked: true, refusal: None }) => {
+                self.outstanding.pop_front() == Some(Asked::Leave) && self.inside.take() == Some(*id)
+            }
+            Some(_) => false,
+        };
+        hold!(due, "{event:?} was not due");
+        Ok(event)
+    }
+
+    /// What must hold in each state.
+    fn check(&self) -> Checked {
+        let change = self.outstanding.iter().find_map(|asked| match asked {
+            Asked::Enter(_) => Some(Mode::Entering),
+            Asked::Leave => Some(Mode::Leaving),
+            Asked::Request(..) => None,
+        });
+        let settled = if self.inside.is_some() { Mode::Notification } else { Mode::Normal };
+        let asked_mode = match (change, self.wants_in) {
+            (None, _) => settled,
+            (Some(_), true) => Mode::Entering,
+            (Some(_), false) => Mode::Leaving,
+        };
+        let modes = (self.client.mode(), self.client.asked_mode());
+        hold!(modes == (change.unwrap_or(settled), asked_mode), "mode and asked mode are {modes:?}");
+
+        // What is not allowed is rejected, and leaves no trace.
+        let mut client = self.client.clone();
+        let rejected = if self.wants_in {
+            client.enter(()).is_err() && client.request(Request::Random).is_err()
+        } else {
+            client.leave() == (asked_mode == Mode::Leaving)
+        };
+        hold!(rejected && client == self.client, "in {asked_mode:?}, a call that is not allowed");
+
+        // With both pipes empty and all polled, nobody waits for anybody: there is no deadlock. And all agree.
+        let quiet =
+            [self.client.output(), &self.up, self.server.output(), &self.down].iter().all(|pipe| pipe.is_empty());
+        if quiet && !self.question && self.clone().poll()?.is_none() {
+            let unproved = self.silent && self.outstanding == [Asked::Leave];
+            hold!(self.outstanding.is_empty() || unproved, "all is still, and {:?} is outstanding", self.outstanding);
+            hold!(!self.client.is_gated() && self.client.unread().is_empty(), "all is still, but for some octets");
+            let server_is_in = self.server.is_in_notification_mode();
+            hold!(server_is_in == self.wants_in, "the server is in the mode: {server_is_in}");
+            let knows = self.fetched == self.happened || self.told;
+            hold!(!server_is_in || knows, "there is news that the client was not told of");
+        }
+        Ok(())
+    }
+
+    /// The connection is cut here. How much of what is on its way arrives, and what the application calls before it
+    /// polls the end, is chosen by `how`: none of them meets another, so not every combination is tried.
+    fn cut(&self, run: &Run, how: usize) -> Checked {
+        let mut end = self.clone();
+        let (up, down) = (piece(run, &end.up).len(), piece(run, &end.down).len());
+        end.server.receive(&end.up[..[end.up.len(), up.min(1), up.saturating_sub(1)][how]]);
+        end.server.receive_eof();
+        end.question = end.server.poll_request().is_some();
+        while end.question {
+            end.answer();
+        }
+        end.server.advance_output(usize::MAX);
+        hold!(end.server.is_finished() && end.server.error().is_none(), "the server does not close: {:?}", end.server);
+
+        end.client.receive(&end.down[..[0, down.min(1), down.saturating_sub(1)][how]]);
+        let (mut open, mut decodable) = (end.clone(), Events::new());
+        open.drain(&mut decodable)?;
+        let mut client = end.client;
+        let inside_frame = open.client.unread().len() as u64;
+        client.receive_eof();
+        let mut lost: Vec<RequestId> = open.outstanding.iter().filter_map(|asked| asked.id()).collect();
+        match how {
+            1 if !self.wants_in => lost.extend(client.request(Request::Random).ok()),
+            2 if !self.wants_in => lost.extend(client.enter(()).ok()),
+            2 => hold!(client.leave(), "leave() said that there is nothing to leave"),
+            _ => {}
+        }
+
+        let lost = lost.into_iter().map(|id| Event::Lost { id, sent: id.get() <= self.begun });
+        let last = match inside_frame {
+            0 => [Ok(Some(Event::Closed)), Ok(None), Ok(None)],
+            octets => [(); 3].map(|()| Err(Error::UnexpectedEof { octets })),
+        };
+        let before = decodable.len();
+        for (at, expected) in decodable.into_iter().chain(lost).map(|event| Ok(Some(event))).chain(last).enumerate() {
+            let polled = client.poll_event();
+            hold!(polled == expected, "cut ({how}), then {polled:?}, not {expected:?}");
+            hold!((client.mode() == Mode::Closed) == (at >= before), "{:?} after {polled:?}", client.mode());
+        }
+        let refused = client.request(Request::Random).is_err() && client.enter(()).is_err() && !client.leave();
+        client.advance_output(usize::MAX);
+        hold!(refused && client.asked_mode() == Mode::Closed, "closed, and something was accepted");
+        Ok(())
+    }
+}
+
+/// More than there are news: an answer is the number of its question, times this, and the number of news.
+const NEWS: i64 = 16;
+
+/// What one delivery takes from the front of a pipe.
+fn piece<'a>(run: &Run, pipe: &'a [u8]) -> &'a [u8] {
+    match run.pieces {
+        Pieces::Frames => pipe.split_inclusive(is_lf).next().unwrap_or_default(),
+        Pieces::Octets => &pipe[..pipe.len().min(1)],
+    }
+}
+
+fn is_lf(octet: &u8) -> bool {
+    *octet == b'\n'
+}
+
+impl Asked {
+    fn id(self) -> Option<RequestId> {
+        match self {
+            Asked::Request(id, _) | Asked::Enter(id) => Some(id),
+            Asked::Leave => None,
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bounds { requests, news, enters, leaves } = self.bounds;
+        write!(
+            f,
+            "{:?}, {:?}, polling {:?}, {requests} requests, {news} news, {enters} enters, {leaves} leaves",
+            self.dialect, self.pieces, self.polling
+        )
+    }
+}
