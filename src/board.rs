@@ -23,7 +23,7 @@ pub use server::{ServerError, ServerState, check_text};
 
 use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Pending, Protocol, RequestId,
-    Terminator,
+    Setting, Terminator,
 };
 use bytes::Bytes;
 use core::str;
@@ -38,6 +38,8 @@ const OK: &[u8; 2] = b"OK";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Board {
     dialect: Dialect,
+    /// The number, if the caller was given it and not told of another since.
+    known: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,13 +53,13 @@ impl Board {
     /// The dialect of the talk: a change of mode has no answer. This is the default.
     #[must_use]
     pub const fn silent() -> Self {
-        Board { dialect: Dialect::Silent }
+        Board { dialect: Dialect::Silent, known: None }
     }
 
     /// The dialect of the program published later: a change of mode is answered by `OK`.
     #[must_use]
     pub const fn acknowledged() -> Self {
-        Board { dialect: Dialect::Acknowledged }
+        Board { dialect: Dialect::Acknowledged, known: None }
     }
 }
 
@@ -103,8 +105,8 @@ impl Protocol for Board {
     type Reply = Reply;
     type Refusal = Refusal;
     type Notification = Notification;
-    /// Which answer a request waits for; of no meaning for a change of mode.
-    type Note = Request;
+    /// Which answer a request waits for; none is the caller's in a probe, and there is none to a change of mode.
+    type Note = Option<Request>;
 
     const TERMINATOR: Terminator = Terminator::CrLf;
 
@@ -115,38 +117,57 @@ impl Protocol for Board {
         }
     }
 
-    fn encode_request(&self, _: RequestId, request: &Request, out: &mut Encoder<'_>) -> Result<Request, Invalid> {
+    fn encode_request(&self, _: RequestId, request: &Request, out: &mut Encoder<'_>) -> Result<Self::Note, Invalid> {
         out.put(match request {
             Request::Random => b"random?\r\n",
             Request::Classified => b"classified?\r\n",
         });
-        Ok(*request)
+        Ok(Some(*request))
     }
 
-    fn encode_enter(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<Request, Invalid> {
+    fn encode_enter(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<Self::Note, Invalid> {
         out.put(b"notif\r\n");
-        Ok(Request::Random)
+        Ok(None)
     }
 
-    fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Request {
+    fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Self::Note {
         out.put(b"stop_notif\r\n");
-        Request::Random
+        None
+    }
+
+    fn encode_probe(&self, _: RequestId, setting: Setting, out: &mut Encoder<'_>) -> Option<Self::Note> {
+        (setting == Setting::Normal).then(|| {
+            out.put(b"random?\r\n");
+            None
+        })
     }
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
         let awaiting = pending.awaiting();
         let is_answer = !pending.in_mode() && matches!(awaiting, Some(Asked::Request { .. }));
         if frame.starts_with(PUSH) && !is_answer {
-            return Ok(Decoded::Notification(notification(frame)));
+            let notification = notification(frame);
+            if notification == Notification::Random {
+                self.known = None;
+            }
+            return Ok(Decoded::Notification(notification));
         }
         match awaiting {
-            Some(Asked::Request { id, note: Request::Random }) => Ok(match integer(frame) {
-                Some(number) => Decoded::reply(id, Reply::Random(number)),
-                None => Decoded::Refused { id, refusal: Refusal::WrongKind(frame.to_bytes()) },
-            }),
-            Some(Asked::Request { id, note: Request::Classified }) => {
+            Some(Asked::Request { id, note: Some(Request::Classified) }) => {
                 Ok(Decoded::reply(id, Reply::Classified(frame.to_bytes())))
             }
+            Some(Asked::Request { id, note }) => Ok(match (integer(frame), note) {
+                (Some(number), Some(_)) => {
+                    self.known = Some(number);
+                    Decoded::reply(id, Reply::Random(number))
+                }
+                // The server takes its news for fetched now, but the caller has not seen them.
+                (Some(number), None) => {
+                    let is_news = self.known.replace(number).is_some_and(|known| known != number);
+                    Decoded::Probed { id, news: is_news.then_some(Notification::Random) }
+                }
+                (None, _) => Decoded::Refused { id, refusal: Refusal::WrongKind(frame.to_bytes()) },
+            }),
             Some(Asked::Enter { .. }) if *frame == *OK => Ok(Decoded::Entered),
             Some(Asked::Enter { id, .. }) => Ok(Decoded::Refused { id, refusal: Refusal::WrongKind(frame.to_bytes()) }),
             Some(Asked::Leave { .. }) if *frame == *OK => Ok(Decoded::Left),
@@ -156,8 +177,9 @@ impl Protocol for Board {
     }
 
     #[inline]
-    fn known_line(&self, input: &[u8]) -> Option<(usize, Notification)> {
+    fn known_line(&mut self, input: &[u8]) -> Option<(usize, Notification)> {
         if input.starts_with(RANDOM) {
+            self.known = None;
             Some((RANDOM.len(), Notification::Random))
         } else if input.starts_with(CLASSIFIED) {
             Some((CLASSIFIED.len(), Notification::Classified))

@@ -1,5 +1,9 @@
 //! The machine.
 
+mod time;
+
+pub use time::Timeouts;
+
 use crate::lines::Span;
 use crate::modes::{Call, Read};
 use crate::output::{Dropped, Mark, Opener, Output};
@@ -8,8 +12,9 @@ use crate::{
     Decoded, Encoder, EnterAnswer, Error, Excerpt, Fault, Invalid, LeaveAnswer, Limits, LineDecoder, LineTooLong, Mode,
     Pending, Protocol, Reason, Rejected, RequestId, Setting,
 };
-use alloc::{collections::VecDeque, vec::Vec};
-use core::{fmt, hash};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use core::{fmt, hash, time::Duration};
+use time::Times;
 
 /// What happened, in the order of the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,9 +97,12 @@ pub struct ClientState<P: Protocol> {
 
     output: Output,
     /// The second event of the frame decoded last.
-    second: Option<Second<P::Reply, P::Refusal>>,
+    second: Option<SecondOf<P>>,
+    times: Option<Box<Times>>,
     end: End,
 }
+
+type SecondOf<P> = Second<<P as Protocol>::Reply, <P as Protocol>::Refusal, <P as Protocol>::Notification>;
 
 /// What the next octets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,7 +133,8 @@ impl Expect {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Second<R, F> {
+enum Second<R, F, N> {
+    Notification(N),
     Reply {
         id: RequestId,
         reply: R,
@@ -139,6 +148,16 @@ enum Second<R, F> {
         id: RequestId,
         asked: bool,
     },
+}
+
+/// Where to go back to if not all of several things can be asked.
+struct Checkpoint {
+    output: Mark,
+    entries: usize,
+    next_id: RequestId,
+    changes: usize,
+    last_change: Mode,
+    leave_octets: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -176,6 +195,7 @@ impl<P: Protocol> ClientState<P> {
             leave_octets: 0,
             output: Output::default(),
             second: None,
+            times: None,
             end: End::Open,
         };
         if P::GREETING {
@@ -222,7 +242,7 @@ impl<P: Protocol> ClientState<P> {
     fn may_end_mode(&self) -> bool {
         matches!(self.second, Some(Second::Ended { .. }))
             || self.queue.iter().any(|entry| match &entry.what {
-                What::Request(note) => self.protocol.may_end_mode(note),
+                What::Request(note) | What::Probe(note) => self.protocol.may_end_mode(note),
                 What::Greeting | What::Enter(..) | What::Leave { .. } => false,
             })
     }
@@ -249,16 +269,21 @@ impl<P: Protocol> ClientState<P> {
     fn try_enter(&mut self, subscription: &P::Subscription) -> Result<(P::Note, u64), Reason> {
         self.may_ask(Call::Enter)?;
         self.room_for_entries(2, 0)?;
+        let mark = self.output.mark();
+        let encoded = self.encode_enter(subscription)?;
+        self.room_for_octets(mark, self.leave_octets)?;
+        Ok(encoded)
+    }
+
+    fn encode_enter(&mut self, subscription: &P::Subscription) -> Result<(P::Note, u64), Reason> {
         let (mark, starts_at) = (self.output.mark(), self.output.end());
         let note = self.encode(mark, |protocol, id, out| protocol.encode_enter(id, subscription, out))?;
         // Its leave can never be refused room: measure it now.
         let enters_until = self.output.mark();
         let id = self.next_id;
         self.protocol.encode_leave(id.next(), subscription, &mut Encoder::new(&mut self.output, None));
-        let leave_octets = self.output.octets_since(enters_until);
+        self.leave_octets = self.output.octets_since(enters_until);
         self.output.back_to(enters_until);
-        self.room_for_octets(mark, leave_octets)?;
-        self.leave_octets = leave_octets;
         Ok((note, starts_at))
     }
 
@@ -302,20 +327,35 @@ impl<P: Protocol> ClientState<P> {
         request: P::Request,
         subscription: P::Subscription,
     ) -> Result<(RequestId, RequestId), Rejected<(P::Request, P::Subscription)>> {
-        let before = (self.output.mark(), self.queue.len(), self.next_id);
-        let changes = (self.changes, self.last_change, self.leave_octets);
+        let before = self.checkpoint();
         self.leave();
         let rung = self.try_request(&request).and_then(|id| Ok((id, self.try_enter(&subscription)?)));
         match rung {
             Ok((id, (note, starts_at))) => Ok((id, self.push_enter(subscription, note, starts_at))),
             Err(reason) => {
-                self.output.back_to(before.0);
-                self.queue.truncate(before.1);
-                self.next_id = before.2;
-                (self.changes, self.last_change, self.leave_octets) = changes;
+                self.roll_back(before);
                 Err(Rejected { value: (request, subscription), reason })
             }
         }
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            output: self.output.mark(),
+            entries: self.queue.len(),
+            next_id: self.next_id,
+            changes: self.changes,
+            last_change: self.last_change,
+            leave_octets: self.leave_octets,
+        }
+    }
+
+    /// Takes back what was asked since the checkpoint, with nothing polled or written between.
+    fn roll_back(&mut self, to: Checkpoint) {
+        self.output.back_to(to.output);
+        self.queue.truncate(to.entries);
+        self.next_id = to.next_id;
+        (self.changes, self.last_change, self.leave_octets) = (to.changes, to.last_change, to.leave_octets);
     }
 
     fn may_ask(&self, call: Call) -> Result<(), Reason> {
@@ -375,7 +415,7 @@ impl<P: Protocol> ClientState<P> {
         self.next_id = id.next();
         // The end of the stream counts as an octet: what is asked after it was not asked before it.
         let received_before = self.received + u64::from(matches!(self.end, End::Eof));
-        self.queue.push_back(Entry { id, what, received_before, starts_at });
+        self.queue.push_back(Entry { id, what, received_before, starts_at, counts_from: None });
         id
     }
 
@@ -388,6 +428,9 @@ impl<P: Protocol> ClientState<P> {
         if matches!(self.end, End::Open) {
             self.received += bytes.len() as u64;
             self.lines.push(bytes);
+            if let Some(times) = &mut self.times {
+                times.heard |= !bytes.is_empty();
+            }
         }
     }
 
@@ -419,13 +462,19 @@ impl<P: Protocol> ClientState<P> {
             }
         }
         // When octets come one at a time, nearly every call ends here: wait for the rest of a line.
-        if self.queue.is_empty() && self.second.is_none() && matches!(self.end, End::Open) {
+        if self.queue.is_empty() && self.second.is_none() && matches!(self.end, End::Open) && !self.is_timed_out() {
             if let Ok(None) = self.find_frame() {
                 self.lines.shrink();
                 return Ok(None);
             }
         }
         self.poll_any()
+    }
+
+    /// A time has come that is not judged yet.
+    #[inline]
+    fn is_timed_out(&self) -> bool {
+        self.times.as_ref().is_some_and(|times| times.came.is_some())
     }
 
     fn poll_any(&mut self) -> Result<Option<Event<P>>, Error> {
@@ -450,10 +499,13 @@ impl<P: Protocol> ClientState<P> {
                 }
             }
             match (found, ends_at) {
-                (Ok(None), None) => {
-                    self.lines.shrink();
-                    return Ok(None);
-                }
+                (Ok(None), None) => match self.times.as_mut().and_then(|times| times.came.take()) {
+                    Some(now) => self.judge(now),
+                    None => {
+                        self.lines.shrink();
+                        return Ok(None);
+                    }
+                },
                 (Ok(None), Some(_)) => self.end_of_stream(),
                 (Ok(Some(span)), ends_at) => match self.decode(span, ends_at.unwrap_or(self.received)) {
                     Ok(Some(event)) => return Ok(Some(event)),
@@ -467,6 +519,7 @@ impl<P: Protocol> ClientState<P> {
 
     fn take_second(&mut self) -> Option<Event<P>> {
         Some(match self.second.take()? {
+            Second::Notification(notification) => Event::Notification(notification),
             Second::Reply { id, reply } => Event::Reply { id, reply },
             Second::Refused { id, refusal } => Event::Refused { id, refusal },
             Second::Ended { id, asked } => self.end_mode(id, asked, None),
@@ -550,11 +603,15 @@ impl<P: Protocol> ClientState<P> {
         match decoded {
             Decoded::Notification(_) => (Read::Notification, 0),
             Decoded::Reply { id, .. } | Decoded::Refused { id, .. } => match self.find(*id, visible).and_then(of) {
-                Some((at, What::Request(_))) => (Read::Answer, at),
+                Some((at, What::Request(_) | What::Probe(_))) => (Read::Answer, at),
                 Some((at, What::Enter(..))) if own_enter && matches!(decoded, Decoded::Refused { .. }) => {
                     (Read::Refused, at)
                 }
                 Some((at, What::Leave { .. })) => (Read::LeaveRefused, at),
+                _ => (Read::Stray, 0),
+            },
+            Decoded::Probed { id, .. } => match self.find(*id, visible).and_then(of) {
+                Some((at, What::Probe(_))) => (Read::Answer, at),
                 _ => (Read::Stray, 0),
             },
             Decoded::Entered => match self.first(visible, |what| matches!(what, What::Enter(..))) {
@@ -572,6 +629,7 @@ impl<P: Protocol> ClientState<P> {
             }
             Decoded::Continue if self.continuation(visible).is_some() => (Read::Answer, 0),
             Decoded::Greeting | Decoded::Continue => (Read::Stray, 0),
+            // Parts and signs of life are legal in every open mode, and keep it.
             Decoded::Part if visible > 0 => (Read::Answer, 0),
             Decoded::Part => (Read::Stray, 0),
             Decoded::More { .. } | Decoded::Nothing => (Read::Notification, 0),
@@ -588,7 +646,7 @@ impl<P: Protocol> ClientState<P> {
             return Err(Fault::Violation("an answer that nobody waits for here"));
         }
         if !matches!(read, Read::Notification | Read::Answer)
-            || matches!(decoded, Decoded::Reply { .. } | Decoded::Refused { .. })
+            || matches!(decoded, Decoded::Reply { .. } | Decoded::Refused { .. } | Decoded::Probed { .. })
         {
             self.begun = 0;
         }
@@ -629,21 +687,30 @@ impl<P: Protocol> ClientState<P> {
                     }
                     _ => None,
                 };
+                let told = self.is_told(at);
                 if let Some(left) = self.answer(at, id) {
-                    self.second = Some(Second::Reply { id, reply });
+                    self.second = told.then_some(Second::Reply { id, reply });
                     return Ok(Some(left));
                 }
                 self.second = ended;
-                Some(Event::Reply { id, reply })
+                told.then_some(Event::Reply { id, reply })
             }
             Decoded::Refused { id, refusal } => {
+                let told = self.is_told(at);
                 if read == Read::Refused {
                     self.refuse_enter(at, id);
                 } else if let Some(left) = self.answer(at, id) {
-                    self.second = Some(Second::Refused { id, refusal });
+                    self.second = told.then_some(Second::Refused { id, refusal });
                     return Ok(Some(left));
                 }
-                Some(Event::Refused { id, refusal })
+                told.then_some(Event::Refused { id, refusal })
+            }
+            Decoded::Probed { id, news } => {
+                if let Some(left) = self.answer(at, id) {
+                    self.second = news.map(Second::Notification);
+                    return Ok(Some(left));
+                }
+                news.map(Event::Notification)
             }
             Decoded::Entered => self.enter_mode(at),
             Decoded::Left if read == Read::Void => {
@@ -656,6 +723,11 @@ impl<P: Protocol> ClientState<P> {
                 self.inside.as_ref().map(|inside| inside.id).map(|id| self.end_mode(id, asked, refusal))
             }
         })
+    }
+
+    /// Whether the answer to the entry at `at` is told: not that to a probe.
+    fn is_told(&self, at: usize) -> bool {
+        self.queue.get(at).is_some_and(|entry| !matches!(entry.what, What::Probe(_)))
     }
 
     fn find(&self, id: RequestId, visible: usize) -> Option<usize> {
@@ -758,8 +830,9 @@ impl<P: Protocol> ClientState<P> {
 
     fn poll_end(&mut self) -> Result<Option<Event<P>>, Error> {
         self.inside = None;
+        let refreshing = self.refreshing();
         while let Some(Entry { id, what, starts_at, .. }) = self.queue.pop_front() {
-            if matches!(what, What::Request(_) | What::Enter(..)) {
+            if matches!(what, What::Request(_) | What::Enter(..)) && Some(id) != refreshing {
                 return Ok(Some(Event::Lost { id, sent: starts_at < self.output.written() }));
             }
         }
@@ -855,12 +928,14 @@ impl<P: Protocol> ClientState<P> {
     ) -> (
         (&P, Limits, &LineDecoder, (Expect, u64), RequestId),
         (&Option<Inside<P::Subscription, P::Note>>, Mode, Mode, (usize, usize)),
-        (&Output, &Option<Second<P::Reply, P::Refusal>>, &End),
+        (&Output, &Option<SecondOf<P>>, &End),
+        impl Eq + hash::Hash,
     ) {
         (
             (&self.protocol, self.limits, &self.lines, (self.expect, self.begun), self.next_id),
             (&self.inside, self.mode(), self.asked_mode(), self.reserved()),
             (&self.output, &self.second, &self.end),
+            self.live_times(),
         )
     }
 
@@ -868,11 +943,13 @@ impl<P: Protocol> ClientState<P> {
     #[allow(clippy::type_complexity, reason = "a tuple, named nowhere else")]
     fn live_queue(
         &self,
-    ) -> impl ExactSizeIterator<Item = (RequestId, &What<P::Subscription, P::Note>, u64, Option<u64>)> {
+    ) -> impl ExactSizeIterator<Item = (RequestId, &What<P::Subscription, P::Note>, u64, Option<u64>, Option<Duration>)>
+    {
         let read = self.received - self.lines.unread().len() as u64;
         self.queue.iter().map(move |entry| {
             let unread_before = entry.received_before.saturating_sub(read);
-            (entry.id, &entry.what, unread_before, entry.starts_at.checked_sub(self.output.written()))
+            let unwritten_before = entry.starts_at.checked_sub(self.output.written());
+            (entry.id, &entry.what, unread_before, unwritten_before, entry.counts_from)
         })
     }
 }
@@ -886,6 +963,7 @@ where
     P: Protocol + Clone,
     P::Reply: Clone,
     P::Refusal: Clone,
+    P::Notification: Clone,
 {
     fn clone(&self) -> Self {
         ClientState {
@@ -903,6 +981,7 @@ where
             leave_octets: self.leave_octets,
             output: self.output.clone(),
             second: self.second.clone(),
+            times: self.times.clone(),
             end: self.end.clone(),
         }
     }
@@ -914,6 +993,7 @@ where
     P: Protocol + PartialEq,
     P::Reply: PartialEq,
     P::Refusal: PartialEq,
+    P::Notification: PartialEq,
 {
     fn eq(&self, other: &Self) -> bool {
         self.live() == other.live() && self.live_queue().eq(other.live_queue())
@@ -925,6 +1005,7 @@ where
     P: Protocol + Eq,
     P::Reply: Eq,
     P::Refusal: Eq,
+    P::Notification: Eq,
 {
 }
 
@@ -933,6 +1014,7 @@ where
     P: Protocol + hash::Hash,
     P::Reply: hash::Hash,
     P::Refusal: hash::Hash,
+    P::Notification: hash::Hash,
 {
     fn hash<H: hash::Hasher>(&self, state: &mut H) {
         self.live().hash(state);

@@ -4,7 +4,7 @@ use crate::{LineTooLong, Mode};
 use alloc::vec::Vec;
 use core::{error, fmt};
 
-/// The connection is over: the peer broke the protocol or a limit, or the stream ended where it must not.
+/// The connection is over: the peer broke the protocol or a limit, the stream ended where it must not, or a time is up.
 ///
 /// [`ClientState::poll_event`](crate::ClientState::poll_event) returns it after everything that was decodable before it
 /// and a `Lost` for each request, and the same again from then on.
@@ -32,6 +32,11 @@ pub enum Error {
         /// The first octets of the frame that broke it.
         frame: Excerpt,
     },
+    /// An answer did not come within [`Timeouts::reply`](crate::Timeouts::reply).
+    ReplyTimeout,
+    /// Nothing was received for [`Timeouts::silence`](crate::Timeouts::silence), nor for as long again after the server
+    /// was probed.
+    SilenceTimeout,
 }
 
 impl From<LineTooLong> for Error {
@@ -49,6 +54,8 @@ impl fmt::Display for Error {
             Error::LineTooLong(error) => write!(f, "the server sent {error}"),
             Error::AnswerTooLong { limit } => write!(f, "the server sent an answer of more than {limit} octets"),
             Error::GreetingRefused(line) => write!(f, "the server refused the connection: {line:?}"),
+            Error::ReplyTimeout => f.write_str("the server did not answer in time"),
+            Error::SilenceTimeout => f.write_str("the server has fallen silent"),
             Error::Violation { rule, frame } => write!(f, "the server broke the protocol: {rule}: {frame:?}"),
         }
     }

@@ -93,7 +93,7 @@ mod queue;
 
 pub mod board;
 
-pub use client::{ClientState, Event};
+pub use client::{ClientState, Event, Timeouts};
 pub use error::{Error, Excerpt, Invalid, Reason, Rejected};
 pub use limits::Limits;
 pub use lines::{Frame, LineDecoder, LineTooLong, Terminator};

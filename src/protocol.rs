@@ -135,6 +135,17 @@ pub trait Protocol: Sized {
     /// is entered, so it must not grow until it is sent.
     fn encode_leave(&self, id: RequestId, subscription: &Self::Subscription, out: &mut Encoder<'_>) -> Self::Note;
 
+    /// Writes a question of no interest to anybody, whose answer proves that the server lives, if there is one that may
+    /// be asked in this mode of the server; by default there is none, and nothing may be written. In the mode it must
+    /// change nothing there.
+    ///
+    /// Its answer is decoded like that to any request, and not told. If asking makes the server forget what it would
+    /// otherwise notify of, say that with [`Decoded::Probed`].
+    fn encode_probe(&self, id: RequestId, setting: Setting, out: &mut Encoder<'_>) -> Option<Self::Note> {
+        let _ = (id, setting, out);
+        None
+    }
+
     /// Says what a frame means, given what is pending.
     ///
     /// # Errors
@@ -143,7 +154,7 @@ pub trait Protocol: Sized {
 
     /// A fast path: if `input` begins with a whole known line that is a notification, its length with the terminator
     /// and what it means. Asked only in the mode with nothing pending; must say what [`decode`](Self::decode) would.
-    fn known_line(&self, input: &[u8]) -> Option<(usize, Self::Notification)> {
+    fn known_line(&mut self, input: &[u8]) -> Option<(usize, Self::Notification)> {
         let _ = input;
         None
     }
@@ -227,6 +238,13 @@ pub enum Decoded<P: Protocol> {
         /// How the server said no.
         refusal: P::Refusal,
     },
+    /// The answer to a probe ([`Protocol::encode_probe`]), which took news away: they are told here.
+    Probed {
+        /// The probe.
+        id: RequestId,
+        /// What the server would have notified of, had it not been asked.
+        news: Option<P::Notification>,
+    },
     /// The first unconfirmed enter was confirmed ([`EnterAnswer::Own`]).
     Entered,
     /// The first leave was confirmed ([`LeaveAnswer::Own`]).
@@ -272,7 +290,7 @@ pub struct Pending<'a, P: Protocol> {
 pub enum Asked<'a, P: Protocol> {
     /// The server's greeting.
     Greeting,
-    /// A request.
+    /// A request, or a probe of the machine's own.
     Request {
         /// Its id.
         id: RequestId,
@@ -366,7 +384,7 @@ fn asked<P: Protocol>(entry: &Entry<P::Subscription, P::Note>) -> Asked<'_, P> {
     let id = entry.id;
     match &entry.what {
         What::Greeting => Asked::Greeting,
-        What::Request(note) => Asked::Request { id, note },
+        What::Request(note) | What::Probe(note) => Asked::Request { id, note },
         What::Enter(subscription, note) => Asked::Enter { id, subscription, note },
         What::Leave { note, void } => Asked::Leave { id, note, void: *void },
     }

@@ -1,6 +1,6 @@
 //! What has been asked and not answered.
 
-use core::fmt;
+use core::{fmt, time::Duration};
 
 /// Names one request or one change of mode of a connection. Ids ascend in the order asked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,14 +49,21 @@ pub(crate) struct Entry<S, N> {
     pub(crate) received_before: u64,
     /// Where its octets begin in the output. Once that is written, the server may have acted on it.
     pub(crate) starts_at: u64,
+    /// Since when its answer is waited for, if somebody counts.
+    pub(crate) counts_from: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum What<S, N> {
     Greeting,
     Request(N),
+    /// A question of the machine's own.
+    Probe(N),
     Enter(S, N),
-    Leave { note: N, void: bool },
+    Leave {
+        note: N,
+        void: bool,
+    },
 }
 
 /// The confirmed enter of the mode the server is in, as read.

@@ -182,6 +182,7 @@ fn assert_rejected<P, T>(
     P: Protocol + Clone + PartialEq + Debug,
     P::Reply: Clone + PartialEq + Debug,
     P::Refusal: Clone + PartialEq + Debug,
+    P::Notification: Clone + PartialEq,
     T: Clone + PartialEq + Debug,
 {
     let before = state.clone();
