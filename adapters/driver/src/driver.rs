@@ -1,11 +1,12 @@
 use crate::{End, Error, Handler, Interrupt, Transport};
-use sonnette::{ClientState, Event, Mode, Protocol, Reason, Rejected, RequestId};
+use sonnette::{ClientState, Event, Mode, Protocol, Reason, Rejected, RequestId, Timeouts};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// Events kept for the caller while it waits for another one. As many as a machine has pending by default: a caller that
 /// asks as much as it may, and then waits for the last answer, finds room for all the others.
@@ -40,6 +41,10 @@ pub struct Driver<P: Protocol, T> {
     subscription: Option<P::Subscription>,
     /// The mode was left; whether on request.
     left: Option<bool>,
+    /// The mode is being refreshed: the enter of the machine's own, and the one that the caller knows.
+    refreshing: Option<(RequestId, RequestId)>,
+    /// It was: the caller knows the mode of the first enter by the second.
+    refreshed: Option<(RequestId, RequestId)>,
     unflushed: bool,
     failed: Option<Arc<io::Error>>,
     end: Option<End>,
@@ -63,6 +68,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             entering: None,
             subscription: None,
             left: None,
+            refreshing: None,
+            refreshed: None,
             unflushed: false,
             failed: None,
             end: None,
@@ -73,6 +80,12 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Keeps at most so many events, one at least, while the caller waits for another one; 1,024 by default.
     pub fn set_backlog(&mut self, events: usize) {
         self.backlog = events.max(1);
+    }
+
+    /// Sets what is overdue when, see [`Timeouts`]; all off by default. A deadline that passes while no method waits is
+    /// seen to by the next one that does. That the mode is refreshed is not told: it keeps the id it was entered with.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.state.set_timeouts(timeouts);
     }
 
     /// The machine.
@@ -507,7 +520,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 return Poll::Ready(Ok(None));
             }
             self.write(cx)?;
-            ready!(self.poll_read(cx))?;
+            ready!(self.poll_input(cx))?;
         }
     }
 
@@ -529,7 +542,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             if self.write_all(cx)? {
                 break;
             }
-            ready!(self.poll_read(cx))?;
+            ready!(self.poll_input(cx))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -546,8 +559,12 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// The next event that was already received, and that somebody may want.
     fn decode(&mut self) -> Option<Event<P>> {
         loop {
+            let leaving = self.state.asked_mode() == Mode::Leaving;
             let event = match self.state.poll_event() {
-                Ok(Some(event)) => event,
+                Ok(Some(event)) => match self.hide_refresh(event, leaving) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 Ok(None) => return None,
                 Err(error) => {
                     // A stream that fails in the middle of an answer has failed; that is the better reason.
@@ -587,6 +604,28 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 Event::Notification(_) => {}
             }
             return Some(event);
+        }
+    }
+
+    /// A refresh of the machine's own is not told. If the server refuses to enter the mode again, it has ended the mode.
+    fn hide_refresh(&mut self, event: Event<P>, leaving: bool) -> Option<Event<P>> {
+        match event {
+            Event::Left { id, asked, refusal } => {
+                let known =
+                    self.refreshed.take().filter(|(refreshed, _)| *refreshed == id).map_or(id, |(_, known)| known);
+                self.refreshing = self.state.refreshing().map(|enter| (enter, known));
+                let told = self.refreshing.is_none();
+                told.then_some(Event::Left { id: known, asked, refusal })
+            }
+            Event::Entered { id } if self.refreshing.is_some_and(|(enter, _)| enter == id) => {
+                self.refreshed = self.refreshing.take();
+                None
+            }
+            Event::Refused { id, refusal } => match self.refreshing.take_if(|(enter, _)| *enter == id) {
+                Some((_, known)) => Some(Event::Left { id: known, asked: leaving, refusal: Some(refusal) }),
+                None => Some(Event::Refused { id, refusal }),
+            },
+            other => Some(other),
         }
     }
 
@@ -631,22 +670,42 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         Ok(())
     }
 
-    /// Reads once; the end of the stream and its failure are for the machine to tell.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
+    /// Reads once, or notes that a time has come. Overdue is what has not come by then, so what has arrived is read first.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
+        let deadline = self.state.poll_timeout(self.transport.now());
+        let result = match (self.poll_read(cx, deadline), deadline) {
+            // There may be more.
+            (Poll::Ready(Ok(READ)), _) => return Poll::Ready(Ok(())),
+            (Poll::Ready(result), _) => result.map(drop),
+            (Poll::Pending, Some(deadline)) => {
+                ready!(self.transport.poll_deadline(cx, deadline));
+                Ok(())
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+        };
+        let now = self.transport.now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.state.handle_timeout(now);
+        }
+        Poll::Ready(result)
+    }
+
+    /// Reads once: how many octets. The end of the stream and its failure are for the machine to tell.
+    fn poll_read(&mut self, cx: &mut Context<'_>, deadline: Option<Duration>) -> Poll<Result<usize, P>> {
         let mut scratch = SCRATCH.take();
         scratch.resize(READ, 0);
-        let read = self.transport.poll_read(cx, &mut scratch);
+        let read = self.transport.poll_read(cx, &mut scratch, deadline);
         let result = read.map(|read| match read {
             Ok(0) => {
                 self.state.receive_eof();
-                Ok(())
+                Ok(0)
             }
             Ok(octets) => {
                 self.state.receive(scratch.get(..octets).unwrap_or(&scratch));
-                Ok(())
+                Ok(octets)
             }
             Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => Ok(()),
+                io::ErrorKind::Interrupted => Ok(0),
                 _ if is_timeout(&error) => {
                     let interrupted = error.get_ref().is_some_and(|inner| inner.downcast_ref::<Interrupt>().is_some());
                     Err(if interrupted { Error::Interrupted { id: None } } else { Error::TimedOut { id: None } })
@@ -654,7 +713,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 _ => {
                     self.failed.get_or_insert_with(|| Arc::new(error));
                     self.state.receive_eof();
-                    Ok(())
+                    Ok(0)
                 }
             },
         });

@@ -1,7 +1,8 @@
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-/// How to read and write a stream without waiting: what differs between runtimes.
+/// How to read and write a stream without waiting, and to wait for a time: what differs between runtimes.
 ///
 /// The contracts are those of `futures_io` and `tokio::io`: `Pending` has arranged for the task to be woken.
 pub trait Transport {
@@ -9,9 +10,17 @@ pub trait Transport {
     /// the stream expired, and the read may be repeated. `Interrupted` means that it may be worth writing before reading
     /// again.
     ///
+    /// A stream that blocks waits no longer than until the `deadline`, if it can, and is `Pending` then. All others need
+    /// not look at it.
+    ///
     /// # Errors
     /// Any other error ends the connection.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        deadline: Option<Duration>,
+    ) -> Poll<io::Result<usize>>;
 
     /// Writes some octets. `Pending` does not keep the driver from reading; `WouldBlock` ends the call, as in a read.
     ///
@@ -24,4 +33,11 @@ pub trait Transport {
     /// # Errors
     /// As [`poll_write`](Self::poll_write).
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// The time on a monotonic clock, from whatever point on, always the same one.
+    fn now(&self) -> Duration;
+
+    /// Ready once [`now`](Self::now) has reached the `deadline`, which replaces that of the last call. Asked after a read
+    /// that was `Pending`.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()>;
 }

@@ -8,6 +8,7 @@ use sonnette_driver::{Driver, Error, Transport};
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// A connection to an honest server that has news each time the last was fetched, up to a number. Each call but every other one
 /// is `Pending`, and each goes as far as `most` octets.
@@ -45,7 +46,7 @@ impl Link {
 }
 
 impl Transport for Link {
-    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8], _: Option<Duration>) -> Poll<io::Result<usize>> {
         if self.wait(0) {
             return Poll::Pending;
         }
@@ -70,6 +71,14 @@ impl Transport for Link {
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.wait(2) { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn poll_deadline(&mut self, _: &mut Context<'_>, _: Duration) -> Poll<()> {
+        Poll::Pending
     }
 }
 

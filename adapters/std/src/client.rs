@@ -1,13 +1,15 @@
 #[cfg(unix)]
-use crate::socket::NotTaken;
+use crate::socket::{Due, NotTaken};
 use bytes::Bytes;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
-use sonnette::{ClientState, Event, Protocol, Rejected, RequestId};
+use sonnette::{ClientState, Event, Protocol, Rejected, RequestId, Timeouts};
 use sonnette_driver::{Driver, Error, Handler, Transport};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 type Result<T, P> = std::result::Result<T, Error<<P as Protocol>::Refusal>>;
 
@@ -27,15 +29,42 @@ pub struct Client<P: Protocol, S> {
 
 /// A stream whose reads and writes are always ready, since they block.
 #[derive(Debug)]
-struct Blocking<S>(S);
+struct Blocking<S> {
+    stream: S,
+    began: Instant,
+}
+
+thread_local! {
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Until when the read that this thread is in may wait: a [`Socket`](crate::Socket) heeds it wherever it is, also below
+/// a stream of the caller's that encrypts.
+#[cfg(unix)]
+pub(crate) fn read_deadline() -> Option<Instant> {
+    DEADLINE.get()
+}
 
 impl<S: Read + Write> Transport for Blocking<S> {
-    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.0.read(buffer))
+    fn poll_read(
+        &mut self,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+        deadline: Option<Duration>,
+    ) -> Poll<io::Result<usize>> {
+        // One that the clock cannot show never comes.
+        DEADLINE.set(deadline.and_then(|deadline| self.began.checked_add(deadline)));
+        let read = self.stream.read(buffer);
+        DEADLINE.set(None);
+        match read {
+            #[cfg(unix)]
+            Err(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<Due>().is_some()) => Poll::Pending,
+            read => Poll::Ready(read),
+        }
     }
 
     fn poll_write(&mut self, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        match self.0.write(octets) {
+        match self.stream.write(octets) {
             #[cfg(unix)]
             Err(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<NotTaken>().is_some()) => {
                 Poll::Pending
@@ -45,7 +74,16 @@ impl<S: Read + Write> Transport for Blocking<S> {
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.flush())
+        Poll::Ready(self.stream.flush())
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A read that is `Pending` has waited for it.
+    fn poll_deadline(&mut self, _: &mut Context<'_>, _: Duration) -> Poll<()> {
+        Poll::Ready(())
     }
 }
 
@@ -67,7 +105,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// A client that goes on with this state over this stream.
     #[must_use]
     pub fn with_state(state: ClientState<P>, stream: S) -> Self {
-        Client { driver: Driver::new(state, Blocking(stream)) }
+        Client { driver: Driver::new(state, Blocking { stream, began: Instant::now() }) }
     }
 
     /// The machine.
@@ -79,25 +117,35 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// The stream.
     #[must_use]
     pub fn stream(&self) -> &S {
-        &self.driver.transport().0
+        &self.driver.transport().stream
     }
 
     /// The stream, to set its options. What is read or written past the client is missing to it.
     #[must_use]
     pub fn stream_mut(&mut self) -> &mut S {
-        &mut self.driver.transport_mut().0
+        &mut self.driver.transport_mut().stream
     }
 
     /// The machine, the stream, and the events that nobody has taken.
     #[must_use]
     pub fn into_parts(self) -> (ClientState<P>, S, VecDeque<Event<P>>) {
-        let (state, Blocking(stream), kept) = self.driver.into_parts();
-        (state, stream, kept)
+        let (state, transport, kept) = self.driver.into_parts();
+        (state, transport.stream, kept)
     }
 
     /// Keeps at most so many events, one at least, while a call waits for another one; 1,024 by default.
     pub fn set_backlog(&mut self, events: usize) {
         self.driver.set_backlog(events);
+    }
+
+    /// Sets what is overdue when, see [`Timeouts`]; all off by default. That the mode is refreshed is not told: it keeps
+    /// the id it was entered with.
+    ///
+    /// A call that waits on a [`Socket`](crate::Socket) sees to the deadlines that come meanwhile. Over any other stream
+    /// a read cannot be ended, and a deadline is seen to when it returns. Either way they act in calls alone: where the
+    /// program does something else for long, a server may take the connection for dead.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.driver.set_timeouts(timeouts);
     }
 
     /// Asks without waiting; the request is written when the client next waits for anything.

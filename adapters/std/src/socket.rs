@@ -1,8 +1,9 @@
 use crate::Client;
+use crate::client::read_deadline;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use sonnette::{ClientState, Limits, Protocol};
+use sonnette::{ClientState, Limits, Protocol, Timeouts};
 use sonnette_driver::{End, Error, Interrupt};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 /// A TCP or Unix socket whose writes never block.
@@ -123,13 +124,22 @@ impl AsFd for Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.full {
-            let mut descriptors = [PollFd::new(&*self.stream, PollFlags::IN | PollFlags::OUT)];
-            let timeout = [self.read_timeout, self.write_timeout].into_iter().flatten().min();
+        let deadline = read_deadline();
+        if (self.full || deadline.is_some()) && !self.broken {
+            let out = if self.full { PollFlags::OUT } else { PollFlags::empty() };
+            let mut descriptors = [PollFd::new(&*self.stream, PollFlags::IN | out)];
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let write_timeout = self.write_timeout.filter(|_| self.full);
+            let timeout = [left, self.read_timeout, write_timeout].into_iter().flatten().min();
             // One too long for the system is as good as none.
-            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-            if poll(&mut descriptors, timeout.as_ref())? == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
+            let span = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            if poll(&mut descriptors, span.as_ref())? == 0 {
+                let due = left.is_some() && left == timeout;
+                return Err(if due {
+                    io::Error::new(io::ErrorKind::WouldBlock, Due)
+                } else {
+                    io::ErrorKind::WouldBlock.into()
+                });
             }
             let ready = descriptors.first().map_or(PollFlags::empty(), PollFd::revents);
             self.full = !ready.contains(PollFlags::OUT);
@@ -187,6 +197,18 @@ impl fmt::Display for NotTaken {
 
 impl error::Error for NotTaken {}
 
+/// Inside a `WouldBlock`: the deadline of this read has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due;
+
+impl fmt::Display for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the deadline has come")
+    }
+}
+
+impl error::Error for Due {}
+
 /// Ends the wait of a [`Socket`] from another thread, for good: its read half is shut, and each call that waits on it
 /// fails with [`Error::Interrupted`](crate::Error::Interrupted) once what had been received is taken. It can still write:
 /// [`Client::leave`].
@@ -225,6 +247,7 @@ pub struct Connect {
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     limits: Option<Limits>,
+    timeouts: Timeouts,
 }
 
 impl Connect {
@@ -254,6 +277,12 @@ impl Connect {
     /// Limits other than the protocol's own.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// See [`Client::set_timeouts`].
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 
@@ -292,7 +321,9 @@ impl Connect {
     fn client<P: Protocol>(&self, protocol: P, mut socket: Socket) -> io::Result<Client<P, Socket>> {
         socket.set_read_timeout(self.read_timeout)?;
         socket.set_write_timeout(self.write_timeout);
-        Ok(Client::with_state(ClientState::with_limits(protocol, self.limits.unwrap_or(P::LIMITS)), socket))
+        let mut state = ClientState::with_limits(protocol, self.limits.unwrap_or(P::LIMITS));
+        state.set_timeouts(self.timeouts);
+        Ok(Client::with_state(state, socket))
     }
 }
 
