@@ -1,16 +1,24 @@
 //! The work that `.ci/instructions` counts under callgrind: `instructions WHAT CHUNK ROUNDS [LENGTH]`.
 //!
-//! `WHAT` is `state` (the machine in notification mode), `reference` (a plain loop that copies each chunk, finds each
+//! `WHAT` is `state` (the machine in notification mode), `timed` (the same with all three timeouts on, asked for the next
+//! deadline after each chunk), `reference` (a plain loop that copies each chunk, finds each
 //! line end with memchr and compares the line, without a mode, a limit or an event), or `lines` (the line decoder with
 //! lines of LENGTH octets). One block of 64 KiB goes through ROUNDS times, in chunks of CHUNK octets. What an octet costs
 //! is the difference of two runs, so that start, exit and the making of the block do not count.
 #![allow(clippy::unwrap_used, reason = "a program for a script that passes the right arguments")]
 
 use sonnette::board::{Board, Notification};
-use sonnette::{ClientState, Event, LineDecoder, Terminator};
+use sonnette::{ClientState, Event, LineDecoder, Terminator, Timeouts};
 use std::hint::black_box;
+use std::time::Duration;
 
 const BLOCK: usize = 64 * 1024;
+
+/// All on, and none ever due.
+const TIMEOUTS: Timeouts = {
+    let hour = Some(Duration::from_secs(3600));
+    Timeouts { reply: hour, refresh: hour, silence: hour }
+};
 
 /// 78 % random, 22 % classified, in a fixed shuffle.
 fn notifications() -> Vec<u8> {
@@ -24,9 +32,11 @@ fn notifications() -> Vec<u8> {
     block
 }
 
-fn state(block: &[u8], chunk: usize, rounds: usize) -> u64 {
+fn state(block: &[u8], chunk: usize, rounds: usize, timeouts: Option<Timeouts>) -> u64 {
     let mut state = ClientState::new(Board::silent());
+    state.set_timeouts(timeouts.unwrap_or_default());
     state.enter(()).unwrap();
+    let mut now = Duration::ZERO;
     let mut seen = 0;
     for _ in 0..rounds {
         for chunk in block.chunks(chunk) {
@@ -37,6 +47,10 @@ fn state(block: &[u8], chunk: usize, rounds: usize) -> u64 {
                     Event::Notification(Notification::Classified) => 2,
                     _ => 3,
                 };
+            }
+            if timeouts.is_some() {
+                now += Duration::from_micros(1);
+                black_box(state.poll_timeout(now));
             }
         }
     }
@@ -86,11 +100,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse().ok());
     let (Some(what), Some(chunk), Some(rounds)) = (arguments.first(), number(1), number(2)) else {
-        eprintln!("usage: instructions state|reference|lines CHUNK ROUNDS [LENGTH]; see .ci/instructions");
+        eprintln!("usage: instructions state|timed|reference|lines CHUNK ROUNDS [LENGTH]; see .ci/instructions");
         return;
     };
     black_box(match what.as_str() {
-        "state" => state(&notifications(), chunk, rounds),
+        "state" => state(&notifications(), chunk, rounds, None),
+        "timed" => state(&notifications(), chunk, rounds, Some(TIMEOUTS)),
         "reference" => reference(&notifications(), chunk, rounds),
         _ => lines(chunk, rounds, number(3).unwrap()),
     });

@@ -415,7 +415,7 @@ impl<P: Protocol> ClientState<P> {
         self.next_id = id.next();
         // The end of the stream counts as an octet: what is asked after it was not asked before it.
         let received_before = self.received + u64::from(matches!(self.end, End::Eof));
-        self.queue.push_back(Entry { id, what, received_before, starts_at, counts_from: None });
+        self.queue.push_back(Entry { id, what, received_before, starts_at, due: None });
         id
     }
 
@@ -949,7 +949,7 @@ impl<P: Protocol> ClientState<P> {
         self.queue.iter().map(move |entry| {
             let unread_before = entry.received_before.saturating_sub(read);
             let unwritten_before = entry.starts_at.checked_sub(self.output.written());
-            (entry.id, &entry.what, unread_before, unwritten_before, entry.counts_from)
+            (entry.id, &entry.what, unread_before, unwritten_before, entry.due)
         })
     }
 }

@@ -49,8 +49,8 @@ pub(crate) struct Entry<S, N> {
     pub(crate) received_before: u64,
     /// Where its octets begin in the output. Once that is written, the server may have acted on it.
     pub(crate) starts_at: u64,
-    /// Since when its answer is waited for, if somebody counts.
-    pub(crate) counts_from: Option<Duration>,
+    /// When its answer is overdue.
+    pub(crate) due: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,12 +4,12 @@ use super::{ClientState, End};
 use crate::queue::What;
 use crate::{Encoder, EnterAnswer, Error, LeaveAnswer, Mode, Protocol, RequestId, Setting};
 use alloc::boxed::Box;
-use core::time::Duration;
+use core::{hash, time::Duration};
 
 /// When a connection is given up, and when its mode is renewed: each by itself, all off by default.
 ///
-/// Times are those of the caller's own monotonic clock; the machine reads none. What was asked or received while a
-/// setting was off counts from the first [`poll_timeout`](ClientState::poll_timeout) after it was turned on.
+/// Times are those of the caller's own monotonic clock; the machine reads none. A deadline is fixed by the first
+/// [`poll_timeout`](ClientState::poll_timeout) after what it is for, with the settings of that moment.
 ///
 /// ```
 /// use core::time::Duration;
@@ -52,19 +52,23 @@ pub struct Timeouts {
     pub silence: Option<Duration>,
 }
 
+/// The deadline of what is never due; no clock shows it.
+const NEVER: Duration = Duration::MAX;
+
 /// What is kept about time once a setting is on.
 #[derive(Clone)]
 pub(super) struct Times {
     settings: Timeouts,
     /// The time that came, until it is judged.
     pub(super) came: Option<Duration>,
-    /// Something was received since `quiet_since`.
+    /// Something was received since `silence_due` was fixed.
     pub(super) heard: bool,
-    quiet_since: Option<Duration>,
+    silence_due: Duration,
     /// Nothing was received for as long as may be, and an answer is waited for.
     probing: bool,
-    /// Since when the mode of this enter counts.
-    entered: Option<(RequestId, Duration)>,
+    /// When the mode of this enter is to be refreshed.
+    refresh_due: Duration,
+    entered: Option<RequestId>,
     /// The last enter of the machine's own.
     renewal: Option<RequestId>,
     /// Where what the machine asked by itself ends in the output.
@@ -72,7 +76,7 @@ pub(super) struct Times {
 }
 
 impl<P: Protocol> ClientState<P> {
-    /// Sets what is overdue when. A deadline that counts already moves with its setting.
+    /// Sets what is overdue when. A deadline that is fixed already stays, unless its setting is turned off.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         if self.times.is_none() && timeouts == Timeouts::default() {
             return;
@@ -81,16 +85,23 @@ impl<P: Protocol> ClientState<P> {
             Box::new(Times {
                 settings: timeouts,
                 came: None,
-                heard: false,
-                quiet_since: None,
+                heard: true,
+                silence_due: NEVER,
                 probing: false,
+                refresh_due: NEVER,
                 entered: None,
                 renewal: None,
                 own_until: 0,
             })
         });
-        if times.settings.silence.is_none() {
-            times.quiet_since = None;
+        if timeouts.silence.is_none() {
+            (times.silence_due, times.heard) = (NEVER, true);
+        }
+        if timeouts.refresh.is_none() {
+            (times.refresh_due, times.entered) = (NEVER, None);
+        }
+        if timeouts.reply.is_none() {
+            self.queue.iter_mut().for_each(|entry| entry.due = None);
         }
         times.settings = timeouts;
     }
@@ -102,24 +113,25 @@ impl<P: Protocol> ClientState<P> {
     #[must_use]
     pub fn poll_timeout(&mut self, now: Duration) -> Option<Duration> {
         let times = self.times.as_deref_mut().filter(|_| matches!(self.end, End::Open))?;
-        if times.settings.reply.is_some() {
+        if let (Some(reply), false) = (times.settings.reply, self.queue.is_empty()) {
             // What a gate holds back has not been asked yet.
             let asked = match self.output.first_gate() {
                 Some(gate) => self.queue.partition_point(|entry| entry.id < gate.hides_from),
                 None => self.queue.len(),
             };
-            let new = self.queue.range_mut(..asked).rev().take_while(|entry| entry.counts_from.is_none());
-            new.for_each(|entry| entry.counts_from = Some(now));
+            let new = self.queue.range_mut(..asked).rev().take_while(|entry| entry.due.is_none());
+            new.for_each(|entry| entry.due = Some(now.saturating_add(reply)));
         }
-        if times.settings.silence.is_some() && (times.heard || times.quiet_since.is_none()) {
-            (times.quiet_since, times.heard, times.probing) = (Some(now), false, false);
+        if let (Some(silence), true) = (times.settings.silence, times.heard) {
+            (times.silence_due, times.heard, times.probing) = (now.saturating_add(silence), false, false);
         }
-        if let (Some(_), Some(inside)) = (times.settings.refresh, &self.inside) {
-            if times.entered.is_none_or(|(id, _)| id != inside.id) {
-                times.entered = Some((inside.id, now));
+        if let (Some(refresh), Some(inside)) = (times.settings.refresh, &self.inside) {
+            if times.entered != Some(inside.id) {
+                (times.refresh_due, times.entered) = (now.saturating_add(refresh), Some(inside.id));
             }
         }
-        [self.reply_due(), self.silence_due(), self.refresh_due()].into_iter().flatten().min()
+        let next = self.reply_due().min(self.silence_due()).min(self.refresh_due());
+        (next != NEVER).then_some(next)
     }
 
     /// The time has come: the caller's clock shows `now`.
@@ -143,42 +155,43 @@ impl<P: Protocol> ClientState<P> {
 
     /// Judges what is overdue, when nothing more can be decoded.
     pub(super) fn judge(&mut self, now: Duration) {
-        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
-        if is_due(self.reply_due()) {
+        if self.reply_due() <= now {
             return self.finish(Some(Error::ReplyTimeout));
         }
-        if is_due(self.silence_due()) {
+        if self.silence_due() <= now {
             let probed = !self.is_probing() && (self.probe() || self.owes_answer());
             let Some(times) = self.times.as_mut().filter(|_| probed) else {
                 return self.finish(Some(Error::SilenceTimeout));
             };
-            (times.quiet_since, times.probing) = (Some(now), true);
+            (times.silence_due, times.probing) = (after(now, times.settings.silence), true);
         }
-        if is_due(self.refresh_due()) {
-            if let (Some(times), Some(inside)) = (&mut self.times, &self.inside) {
-                times.entered = Some((inside.id, now));
+        if self.refresh_due() <= now {
+            if let Some(times) = &mut self.times {
+                times.refresh_due = after(now, times.settings.refresh);
             }
             self.refresh();
         }
     }
 
-    fn reply_due(&self) -> Option<Duration> {
-        let allowed = self.times.as_ref()?.settings.reply?;
-        // Those behind it were asked after it.
-        let first = self.queue.iter().find(|entry| self.has_answer(&entry.what))?;
-        Some(first.counts_from?.saturating_add(allowed))
+    /// Those behind the first that is answered were asked after it.
+    fn reply_due(&self) -> Duration {
+        let first = self.queue.iter().find(|entry| self.has_answer(&entry.what));
+        first.and_then(|entry| entry.due).unwrap_or(NEVER)
     }
 
-    fn silence_due(&self) -> Option<Duration> {
-        let times = self.times.as_ref().filter(|times| !times.heard)?;
-        Some(times.quiet_since?.saturating_add(times.settings.silence?))
+    fn silence_due(&self) -> Duration {
+        match &self.times {
+            Some(times) if !times.heard => times.silence_due,
+            _ => NEVER,
+        }
     }
 
     /// Not while the mode is asked to be left.
-    fn refresh_due(&self) -> Option<Duration> {
-        let (times, inside) = (self.times.as_ref()?, self.inside.as_ref()?);
-        let (_, since) = times.entered.filter(|&(id, _)| id == inside.id && self.changes == 0)?;
-        Some(since.saturating_add(times.settings.refresh?))
+    fn refresh_due(&self) -> Duration {
+        match (&self.times, &self.inside) {
+            (Some(times), Some(inside)) if self.changes == 0 && times.entered == Some(inside.id) => times.refresh_due,
+            _ => NEVER,
+        }
     }
 
     fn is_probing(&self) -> bool {
@@ -267,22 +280,16 @@ impl<P: Protocol> ClientState<P> {
     }
 
     /// What decides all that follows, for two states to be equal.
-    #[allow(clippy::type_complexity, reason = "a tuple, named nowhere else")]
-    pub(super) fn live_times(
-        &self,
-    ) -> Option<(
-        Timeouts,
-        Option<Duration>,
-        Option<(Option<Duration>, bool)>,
-        Option<Duration>,
-        Option<RequestId>,
-        Option<u64>,
-    )> {
+    pub(super) fn live_times(&self) -> Option<impl Eq + hash::Hash> {
         let times = self.times.as_ref()?;
-        let quiet = Some((times.quiet_since, times.probing)).filter(|_| !times.heard);
-        let inside = self.inside.as_ref().map(|inside| inside.id);
-        let since = times.entered.filter(|(id, _)| Some(*id) == inside).map(|(_, since)| since);
-        let own = times.own_until.checked_sub(self.output.written()).filter(|&octets| octets > 0);
-        Some((times.settings, times.came, quiet, since, self.refreshing(), own))
+        let silence = Some((times.silence_due, times.probing)).filter(|_| !times.heard);
+        let entered = times.entered == self.inside.as_ref().map(|inside| inside.id);
+        let refresh = Some(times.refresh_due).filter(|_| entered);
+        let unwritten = times.own_until.saturating_sub(self.output.written());
+        Some((times.settings, times.came, silence, refresh, self.refreshing(), unwritten))
     }
+}
+
+fn after(now: Duration, span: Option<Duration>) -> Duration {
+    span.map_or(NEVER, |span| now.saturating_add(span))
 }
