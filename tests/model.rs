@@ -1,8 +1,8 @@
 //! Law 10, exhaustively up to a bound: the real client and the real server of the notice board, joined by two FIFO
 //! pipes, in every state they can reach. Breadth first, so that what fails is told with a shortest way to it.
 //!
-//! The steps are what the application asks, the server's news, each write and each delivery, in every order; the
-//! connection is cut in every state. What is checked is in [`World::poll`] (each event by itself), [`World::check`]
+//! The steps are what the application asks, the server's news, each write and each delivery, and each deadline, in every
+//! order; the connection is cut in every state. What is checked is in [`World::poll`] (each event by itself), [`World::check`]
 //! (each state), [`World::after`] (law 2; visible output stays), [`World::take`] (a leave is not written before
 //! its enter was confirmed) and [`World::cut`] (laws 4 and 6).
 //!
@@ -14,11 +14,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use sonnette::board::{Board, Notification, Reply, Request, ServerState};
-use sonnette::{ClientState, Error, Event, Mode, RequestId};
+use sonnette::{ClientState, Error, Event, Mode, RequestId, Timeouts};
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 // The ordinary run: unoptimised, some seconds in all.
 
@@ -54,7 +54,39 @@ fn acknowledged_by_octets() {
     search(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..ACKNOWLEDGED });
 }
 
+#[test]
+fn silent_in_time() {
+    for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
+        search(&Run { timeouts, expiries: 1, bounds: bounds(1, 1, 2, 2), ..SILENT });
+    }
+}
+
+#[test]
+fn acknowledged_in_time() {
+    for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
+        search(&Run { timeouts, expiries: 1, bounds: bounds(1, 1, 2, 2), ..ACKNOWLEDGED });
+    }
+}
+
 // The bounds that must hold before a change lands.
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_silent_in_time() {
+    for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
+        search(&Run { timeouts, expiries: 2, bounds: bounds(2, 2, 2, 2), ..SILENT });
+        search(&Run { timeouts, expiries: 2, polling: Polling::Late, bounds: bounds(1, 1, 2, 2), ..SILENT });
+    }
+}
+
+#[test]
+#[ignore = "a million states: .ci/model runs it in the release profile"]
+fn full_acknowledged_in_time() {
+    for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
+        search(&Run { timeouts, expiries: 2, bounds: bounds(2, 2, 2, 2), ..ACKNOWLEDGED });
+        search(&Run { timeouts, expiries: 2, polling: Polling::Late, bounds: bounds(1, 1, 2, 2), ..ACKNOWLEDGED });
+    }
+}
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
@@ -126,6 +158,9 @@ struct Run {
     polling: Polling,
     pieces: Pieces,
     bounds: Bounds,
+    timeouts: Timeouts,
+    /// How many deadlines may come.
+    expiries: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,9 +197,25 @@ const fn bounds(requests: u8, news: u8, enters: u8, leaves: u8) -> Bounds {
     Bounds { requests, news, enters, leaves }
 }
 
-const SILENT: Run =
-    Run { dialect: Dialect::Silent, polling: Polling::AtOnce, pieces: Pieces::Frames, bounds: bounds(0, 0, 0, 0) };
+const SILENT: Run = Run {
+    dialect: Dialect::Silent,
+    polling: Polling::AtOnce,
+    pieces: Pieces::Frames,
+    bounds: bounds(0, 0, 0, 0),
+    timeouts: Timeouts { reply: None, refresh: None, silence: None },
+    expiries: 0,
+};
 const ACKNOWLEDGED: Run = Run { dialect: Dialect::Acknowledged, ..SILENT };
+
+/// A deadline comes at any time: how long it takes is of no importance, but which is the next.
+const fn seconds(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+const REFRESH: Timeouts = Timeouts { reply: None, refresh: seconds(1), silence: None };
+const SILENCE: Timeouts = Timeouts { reply: None, refresh: None, silence: seconds(1) };
+const REPLY: Timeouts = Timeouts { reply: seconds(1), refresh: None, silence: None };
+const ALL: Timeouts = Timeouts { reply: seconds(3), refresh: seconds(2), silence: seconds(2) };
 
 // The search.
 
@@ -246,13 +297,13 @@ enum Step {
     /// The client receives one piece.
     Down,
     Poll,
-    // With the time methods: a step for each deadline of `poll_timeout`, taken only when the time it names is the
-    // next (`handle_timeout` with exactly that), bounded like the others; what is checked is in `World::poll`.
+    /// The next deadline of the client comes. Time passes in this step alone.
+    Expire,
 }
 
-const STEPS: [Step; 11] = {
-    use Step::{Answer, Down, Enter, Leave, News, Poll, Request, Ring, Up, WriteDown, WriteUp};
-    [Request, Enter, Leave, Ring, News, Answer, WriteUp, Up, WriteDown, Down, Poll]
+const STEPS: [Step; 12] = {
+    use Step::{Answer, Down, Enter, Expire, Leave, News, Poll, Request, Ring, Up, WriteDown, WriteUp};
+    [Request, Enter, Leave, Ring, News, Answer, WriteUp, Up, WriteDown, Down, Poll, Expire]
 };
 
 /// Both peers and what is between them; what may still happen; and, since the machine is not to be asked about itself,
@@ -274,6 +325,12 @@ struct World {
     silent: bool,
     late: bool,
     left: Bounds,
+    expiries: u8,
+    now: Duration,
+    /// A deadline has come that is not judged yet.
+    due: bool,
+    /// One was missed: the connection is over.
+    over: bool,
     /// Ids taken, and how many of them by requests.
     asked: u64,
     questions: i64,
@@ -289,6 +346,10 @@ struct World {
     fetched: i64,
     /// A notification was polled since the last request.
     told: bool,
+    /// What the application knows to be the number: the last answer polled, if no notification was since.
+    known: Option<i64>,
+    /// A probe has read another one: the client must tell.
+    bell: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -297,6 +358,9 @@ enum Asked {
     Request(RequestId, i64),
     Enter(RequestId),
     Leave,
+    /// The machine's own question with this number, and its own enter.
+    Probe(i64),
+    Renewal(RequestId),
 }
 
 type Events = Vec<Event<Board>>;
@@ -305,8 +369,10 @@ impl World {
     fn new(run: &Run) -> Self {
         let silent = run.dialect == Dialect::Silent;
         let board = if silent { Board::silent() } else { Board::acknowledged() };
+        let mut client = ClientState::new(board);
+        client.set_timeouts(run.timeouts);
         World {
-            client: ClientState::new(board),
+            client,
             server: ServerState::new(board),
             up: Vec::new(),
             down: Vec::new(),
@@ -316,6 +382,10 @@ impl World {
             silent,
             late: run.polling == Polling::Late,
             left: run.bounds,
+            expiries: run.expiries,
+            now: Duration::ZERO,
+            due: false,
+            over: false,
             asked: 0,
             questions: 0,
             answered: 0,
@@ -325,12 +395,15 @@ impl World {
             wants_in: false,
             fetched: 0,
             told: false,
+            known: None,
+            bell: false,
         }
     }
 
     fn can(&self, step: Step) -> bool {
         let Bounds { requests, news, enters, leaves } = self.left;
         match step {
+            _ if self.over => false,
             Step::Request => requests > 0 && !self.wants_in,
             Step::Enter => enters > 0 && !self.wants_in,
             Step::Leave => leaves > 0 && self.wants_in,
@@ -342,6 +415,7 @@ impl World {
             Step::WriteDown => !self.server.output().is_empty(),
             Step::Down => !self.down.is_empty(),
             Step::Poll => self.late,
+            Step::Expire => self.expiries > 0 && self.client.clone().poll_timeout(self.now).is_some(),
         }
     }
 
@@ -352,7 +426,7 @@ impl World {
         match step {
             Step::Poll => told.extend(next.poll()?),
             _ if !self.late => next.drain(&mut told)?,
-            Step::Request | Step::Enter | Step::Leave | Step::Ring | Step::Down => {
+            Step::Request | Step::Enter | Step::Leave | Step::Ring | Step::Down if !self.due => {
                 // Law 2. Events do not depend on whether it was polled before this step, or only after it.
                 let (mut polled, mut before) = (self.clone(), Events::new());
                 polled.drain(&mut before)?;
@@ -362,7 +436,8 @@ impl World {
                 unpolled.drain(&mut after)?;
                 hold!(before == after, "{step:?}, polled before it: {before:?}; polled after it: {after:?}");
             }
-            Step::News | Step::Answer | Step::WriteUp | Step::Up | Step::WriteDown => {}
+            // Of a deadline, what is received between it and a poll is to be judged by.
+            _ => {}
         }
         let stays = step == Step::WriteUp || next.client.output().starts_with(self.client.output());
         hold!(stays, "{step:?} took back output that was visible");
@@ -373,6 +448,13 @@ impl World {
         match step {
             Step::Request | Step::Enter | Step::Leave | Step::Ring => self.call(step)?,
             Step::Poll => {}
+            Step::Expire => {
+                let due = self.client.poll_timeout(self.now).unwrap();
+                hold!(due >= self.now, "at {:?} the deadline of {due:?} has been missed", self.now);
+                (self.now, self.due) = (due, true);
+                self.expiries -= 1;
+                self.client.handle_timeout(due);
+            }
             Step::News => {
                 self.left.news -= 1;
                 self.happened += 1;
@@ -455,28 +537,56 @@ impl World {
     /// Polls once. An event must be the one that is due: what was asked is answered in that order, each by its own
     /// answer, enter and leave in turn; and each line that the server pushed is told when it is read, in the mode.
     fn poll(&mut self) -> Checked<Option<Event<Board>>> {
-        let pushed = |client: &ClientState<Board>| {
-            client.unread().split_inclusive(is_lf).filter(|line| **line == *b"notif: random\r\n").count()
+        let (unread, output) = (self.client.unread().to_vec(), self.client.output().len());
+        let event = match self.client.poll_event() {
+            Ok(event) => event,
+            Err(error @ (Error::ReplyTimeout | Error::SilenceTimeout)) if self.due || self.over => {
+                // A silent leave waits for nothing.
+                let waits = self.outstanding.iter().any(|asked| asked.id().is_some());
+                hold!(!waits, "{error:?}, and {:?} is not told", self.outstanding);
+                self.over = true;
+                return Ok(None);
+            }
+            Err(error) => return Err(format!("a violation between honest peers: {error:?}")),
         };
-        let before = pushed(&self.client);
-        let event = self.client.poll_event().map_err(|error| format!("a violation between honest peers: {error:?}"))?;
-        let read = before - pushed(&self.client);
-        hold!(
-            read == usize::from(matches!(event, Some(Event::Notification(_)))),
-            "{read} notifications read, {event:?}"
-        );
+        let mut read = 0;
+        for line in unread[..unread.len() - self.client.unread().len()].split_inclusive(is_lf) {
+            read += usize::from(*line == *b"notif: random\r\n");
+            self.absorb(line);
+        }
+        if self.client.output().len() > output && !matches!(event, Some(Event::Entered { .. })) {
+            self.acted(output)?;
+        }
+        self.due &= event.is_some();
+        let rings = matches!(event, Some(Event::Notification(_)));
+        if rings && read == 0 {
+            hold!(self.bell, "a notification that nobody sent");
+            self.bell = false;
+        } else {
+            hold!(read == usize::from(rings), "{read} notifications read, {event:?}");
+        }
         let due = match &event {
-            None => true,
+            None => !self.bell,
             Some(Event::Notification(notification)) => {
-                self.told = true;
-                *notification == Notification::Random && self.inside.is_some()
+                (self.told, self.known) = (true, self.known.filter(|_| read == 0));
+                *notification == Notification::Random && (self.inside.is_some() || read == 0)
+            }
+            Some(Event::Lost { id, .. }) if self.due => {
+                self.over = true;
+                while self.outstanding.front().is_some_and(|asked| asked.id().is_none()) {
+                    self.outstanding.pop_front();
+                }
+                self.outstanding.pop_front().and_then(Asked::id) == Some(*id)
             }
             Some(Event::Reply { id, reply: Reply::Random(number) }) => {
                 let fetched = std::mem::replace(&mut self.fetched, number % NEWS);
+                self.known = Some(*number);
                 self.outstanding.pop_front() == Some(Asked::Request(*id, number / NEWS)) && fetched <= self.fetched
             }
             Some(Event::Entered { id }) => {
-                self.outstanding.pop_front() == Some(Asked::Enter(*id)) && self.inside.replace(*id).is_none()
+                let asked = self.outstanding.pop_front();
+                [Asked::Enter(*id), Asked::Renewal(*id)].map(Some).contains(&asked)
+                    && self.inside.replace(*id).is_none()
             }
             Some(Event::Left { id, asked: true, refusal: None }) => {
                 self.outstanding.pop_front() == Some(Asked::Leave) && self.inside.take() == Some(*id)
@@ -487,12 +597,54 @@ impl World {
         Ok(event)
     }
 
+    /// A line that was read: the answer to a probe is told to nobody. The server takes its news for fetched; an
+    /// application that has fetched them before, and was not told of newer ones, must be told now.
+    fn absorb(&mut self, line: &[u8]) {
+        let number = str::from_utf8(line).unwrap().trim_end().parse::<i64>();
+        if let (Ok(number), Some(&Asked::Probe(question))) = (number, self.next_answered()) {
+            if number / NEWS == question {
+                self.outstanding.retain(|asked| *asked != Asked::Probe(question));
+                match self.known.replace(number) {
+                    Some(known) => self.bell = known != number,
+                    // It was told already, or it has never asked for the number, and then all is news to it.
+                    None => self.told = true,
+                }
+            }
+        }
+    }
+
+    /// The first that is answered by a line.
+    fn next_answered(&self) -> Option<&Asked> {
+        self.outstanding.iter().find(|asked| !self.silent || matches!(asked, Asked::Request(..) | Asked::Probe(_)))
+    }
+
+    /// The machine has asked for something by itself: only when a deadline has come, and when all before is written.
+    fn acted(&mut self, from: usize) -> Checked {
+        let asks = self.client.output()[from..].to_vec();
+        hold!(self.due, "without a deadline the client asks {:?}", str::from_utf8(&asks));
+        for line in asks.split_inclusive(is_lf) {
+            self.asked += 1;
+            self.outstanding.push_back(match line {
+                b"stop_notif\r\n" => Asked::Leave,
+                b"notif\r\n" => Asked::Renewal(self.client.refreshing().ok_or("an enter of nobody's")?),
+                _ => {
+                    self.questions += 1;
+                    Asked::Probe(self.questions)
+                }
+            });
+        }
+        Ok(())
+    }
+
     /// What must hold in each state.
     fn check(&self) -> Checked {
+        if self.over {
+            return Ok(());
+        }
         let change = self.outstanding.iter().find_map(|asked| match asked {
-            Asked::Enter(_) => Some(Mode::Entering),
+            Asked::Enter(_) | Asked::Renewal(_) => Some(Mode::Entering),
             Asked::Leave => Some(Mode::Leaving),
-            Asked::Request(..) => None,
+            Asked::Request(..) | Asked::Probe(_) => None,
         });
         let settled = if self.inside.is_some() { Mode::Notification } else { Mode::Normal };
         let asked_mode = match (change, self.wants_in) {
@@ -515,13 +667,15 @@ impl World {
         // With both pipes empty and all polled, nobody waits for anybody: there is no deadlock. And all agree.
         let quiet =
             [self.client.output(), &self.up, self.server.output(), &self.down].iter().all(|pipe| pipe.is_empty());
-        if quiet && !self.question && self.clone().poll()?.is_none() {
-            let unproved = self.silent && self.outstanding == [Asked::Leave];
-            hold!(self.outstanding.is_empty() || unproved, "all is still, and {:?} is outstanding", self.outstanding);
-            hold!(!self.client.is_gated() && self.client.unread().is_empty(), "all is still, but for some octets");
+        let mut polled = self.clone();
+        if quiet && !self.question && !self.due && polled.poll()?.is_none() {
+            let Self { outstanding, client, .. } = &polled;
+            let unproved = self.silent && *outstanding == [Asked::Leave];
+            hold!(outstanding.is_empty() || unproved, "all is still, and {outstanding:?} is outstanding");
+            hold!(!client.is_gated() && client.unread().is_empty(), "all is still, but for some octets");
             let server_is_in = self.server.is_in_notification_mode();
             hold!(server_is_in == self.wants_in, "the server is in the mode: {server_is_in}");
-            let knows = self.fetched == self.happened || self.told;
+            let knows = polled.fetched == polled.happened || polled.told;
             hold!(!server_is_in || knows, "there is news that the client was not told of");
         }
         Ok(())
@@ -530,6 +684,9 @@ impl World {
     /// The connection is cut here. How much of what is on its way arrives, and what the application calls before it
     /// polls the end, is chosen by `how`: none of them meets another, so not every combination is tried.
     fn cut(&self, run: &Run, how: usize) -> Checked {
+        if self.over || self.due {
+            return Ok(());
+        }
         let mut end = self.clone();
         let (up, down) = (piece(run, &end.up).len(), piece(run, &end.down).len());
         end.server.receive(&end.up[..[end.up.len(), up.min(1), up.saturating_sub(1)][how]]);
@@ -592,7 +749,7 @@ impl Asked {
     fn id(self) -> Option<RequestId> {
         match self {
             Asked::Request(id, _) | Asked::Enter(id) => Some(id),
-            Asked::Leave => None,
+            Asked::Leave | Asked::Probe(_) | Asked::Renewal(_) => None,
         }
     }
 }
@@ -604,6 +761,10 @@ impl fmt::Display for Run {
             f,
             "{:?}, {:?}, polling {:?}, {requests} requests, {news} news, {enters} enters, {leaves} leaves",
             self.dialect, self.pieces, self.polling
-        )
+        )?;
+        match self.expiries {
+            0 => Ok(()),
+            expiries => write!(f, ", {expiries} deadlines of {:?}", self.timeouts),
+        }
     }
 }
