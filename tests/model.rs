@@ -600,7 +600,7 @@ impl World {
     /// A line that was read: the answer to a probe is told to nobody. The server takes its news for fetched; an
     /// application that has fetched them before, and was not told of newer ones, must be told now.
     fn absorb(&mut self, line: &[u8]) {
-        let number = str::from_utf8(line).unwrap().trim_end().parse::<i64>();
+        let number = String::from_utf8_lossy(line).trim_end().parse::<i64>();
         if let (Ok(number), Some(&Asked::Probe(question))) = (number, self.next_answered()) {
             if number / NEWS == question {
                 self.outstanding.retain(|asked| *asked != Asked::Probe(question));
@@ -621,7 +621,7 @@ impl World {
     /// The machine has asked for something by itself: only when a deadline has come, and when all before is written.
     fn acted(&mut self, from: usize) -> Checked {
         let asks = self.client.output()[from..].to_vec();
-        hold!(self.due, "without a deadline the client asks {:?}", str::from_utf8(&asks));
+        hold!(self.due, "without a deadline the client asks {:?}", String::from_utf8_lossy(&asks));
         for line in asks.split_inclusive(is_lf) {
             self.asked += 1;
             self.outstanding.push_back(match line {
