@@ -68,7 +68,9 @@ pub enum Event<P: Protocol> {
 ///
 /// 1. [`poll_event`](Self::poll_event) until `Ok(None)`;
 /// 2. write [`output`](Self::output) as far as the socket takes it, and tell [`advance_output`](Self::advance_output);
-/// 3. read, and pass it to [`receive`](Self::receive), or [`receive_eof`](Self::receive_eof) at the end.
+/// 3. read, and pass it to [`receive`](Self::receive), or [`receive_eof`](Self::receive_eof) at the end. With
+///    [`Timeouts`], wait no longer than [`poll_timeout`](Self::poll_timeout) says, and tell
+///    [`handle_timeout`](Self::handle_timeout) when that has come.
 ///
 /// The calls of the application, [`request`](Self::request), [`enter`](Self::enter) and [`leave`](Self::leave), may come
 /// at any time, several before any answer: they only append to the output.

@@ -53,7 +53,7 @@
 //!
 //! 1. **Split.** Any chunking of the input gives the same events, the error included, in the same order.
 //! 2. **Drain.** For the same operations with the same results, polling after each or only at the end gives the same
-//!    events. (Whether a lost request had been sent is told as of the moment it is polled.)
+//!    events. (Whether a lost request had been sent, or an answer is overdue, is told as of the moment it is polled.)
 //! 3. **Write.** Any partition of [`advance_output`](ClientState::advance_output) gives the same octets on the wire.
 //! 4. **One outcome.** Each accepted request has exactly one of reply, refusal, lost, also when the stream is cut at any
 //!    octet.
@@ -68,7 +68,8 @@
 //! 12. **No injection.** No value a caller passes puts an extra line or word on the wire.
 //!
 //! # The pieces
-//! - [`ClientState`]: the machine. [`Event`] and [`Error`] are what it tells, [`Mode`] holds its transition table.
+//! - [`ClientState`]: the machine. [`Event`] and [`Error`] are what it tells, [`Mode`] holds its transition table, and
+//!   [`Timeouts`] says what it does when time passes.
 //! - [`Protocol`]: what a protocol must be able to say. [`board`] is the one in this crate; writing another takes under a
 //!   hundred lines.
 //! - [`LineDecoder`]: lines and raw octets out of a stream, for use on its own too.

@@ -2,8 +2,10 @@
 
 /// Limits of one connection, all of them on by default.
 ///
-/// [`ClientState::new`](crate::ClientState::new) takes those of the protocol, [`Protocol::LIMITS`](crate::Protocol::LIMITS);
-/// [`ClientState::with_limits`](crate::ClientState::with_limits) takes yours.
+/// [`ClientState::new`](crate::ClientState::new) takes those of the protocol,
+/// [`Protocol::LIMITS`](crate::Protocol::LIMITS); [`ClientState::with_limits`](crate::ClientState::with_limits) takes
+/// yours. What the machine asks by itself ([`Timeouts`](crate::Timeouts)) is never refused: a probe, a leave and an enter
+/// at a time have places of their own.
 ///
 /// ```
 /// use sonnette::{ClientState, Limits, board::Board};

@@ -31,9 +31,9 @@
 /// `+ idling` first.
 ///
 /// # What the application may ask
-/// What each call does in each [`asked_mode()`](crate::ClientState::asked_mode). `!` is a rejection: nothing is
-/// sent. (`leave` answers whether one is outstanding, so `true` in `Leaving`.) A request is also subject to what the protocol allows: in normal mode, in the mode,
-/// or, in `Entering`, both, since the enter may be refused.
+/// What each call does in each [`asked_mode()`](crate::ClientState::asked_mode). `!` is a rejection: nothing is sent.
+/// (`leave` answers whether one is outstanding, so `true` in `Leaving`.) A request is also subject to what the protocol
+/// allows: in normal mode, in the mode, or, in `Entering`, both, since the enter may be refused.
 ///
 /// | call | Normal | Entering | Notification | Leaving | Closed |
 /// |---|---|---|---|---|---|

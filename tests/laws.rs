@@ -1,5 +1,5 @@
-//! The laws of the crate (the guarantees in its documentation, numbered as there) for the notice board, as properties over random
-//! sessions in both dialects.
+//! The laws of the crate (the guarantees in its documentation, numbered as there) for the notice board, as properties
+//! over random sessions in both dialects.
 //!
 //! Each session is played beside a plain reading of the rules (`support::Observed`), which says what every poll must
 //! give and every view must show; the laws then compare whole sessions with each other. Failures are kept in

@@ -54,6 +54,7 @@ pub struct Timeouts {
 
 /// The deadline of what is never due; no clock shows it.
 const NEVER: Duration = Duration::MAX;
+const LAST: Duration = NEVER.saturating_sub(Duration::from_nanos(1));
 
 /// What is kept about time once a setting is on.
 #[derive(Clone)]
@@ -155,12 +156,13 @@ impl<P: Protocol> ClientState<P> {
 
     /// Judges what is overdue, when nothing more can be decoded.
     pub(super) fn judge(&mut self, now: Duration) {
+        let now = now.min(LAST);
         if self.reply_due() <= now {
             return self.finish(Some(Error::ReplyTimeout));
         }
         if self.silence_due() <= now {
-            let probed = !self.is_probing() && (self.probe() || self.owes_answer());
-            let Some(times) = self.times.as_mut().filter(|_| probed) else {
+            let waits = !self.is_probing() && (self.probe() || self.owes_answer() || !self.may_act());
+            let Some(times) = self.times.as_mut().filter(|_| waits) else {
                 return self.finish(Some(Error::SilenceTimeout));
             };
             (times.silence_due, times.probing) = (after(now, times.settings.silence), true);

@@ -10,8 +10,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// A connection to an honest server that has news each time the last was fetched, up to a number. Each call but every other one
-/// is `Pending`, and each goes as far as `most` octets.
+/// A connection to an honest server that has news each time the last was fetched, up to a number. Every other call is
+/// `Pending`, and each goes as far as `most` octets.
 #[derive(Debug)]
 struct Link {
     server: ServerState,
