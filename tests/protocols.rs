@@ -13,10 +13,10 @@
 use bytes::Bytes;
 use sonnette::{
     Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
-    Limits, Mode, Pending, Protocol, Reason, RequestId, Setting, Terminator,
+    Limits, Mode, Pending, Protocol, Reason, RequestId, Setting, Terminator, Timeouts,
     board::{self, Board},
 };
-use std::{collections::BTreeSet, collections::HashMap, fmt::Debug, mem};
+use std::{collections::BTreeSet, collections::HashMap, fmt::Debug, mem, time::Duration};
 
 // MPD: a greeting; `idle` has no answer until it ends, by itself or by `noidle`, which has none; raw pictures.
 
@@ -60,6 +60,10 @@ impl Protocol for Mpd {
 
     fn encode_leave(&self, _: RequestId, _: &String, out: &mut Encoder<'_>) {
         out.put(b"noidle\n");
+    }
+
+    fn encode_probe(&self, _: RequestId, setting: Setting, out: &mut Encoder<'_>) -> Option<()> {
+        (setting == Setting::Normal).then(|| out.put(b"ping\n"))
     }
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
@@ -163,6 +167,10 @@ impl Protocol for Imap {
 
     fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) {
         out.put(b"DONE\r\n");
+    }
+
+    fn encode_probe(&self, id: RequestId, setting: Setting, out: &mut Encoder<'_>) -> Option<()> {
+        (setting == Setting::Normal).then(|| out.put(format!("A{} NOOP\r\n", id.get()).as_bytes()))
     }
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
@@ -355,6 +363,11 @@ impl Protocol for Redis {
         command(&["UNSUBSCRIBE".into()], out);
         command(&["PUNSUBSCRIBE".into()], out);
         Note::Unsubscribe([None, None])
+    }
+
+    fn encode_probe(&self, _: RequestId, _: Setting, out: &mut Encoder<'_>) -> Option<Note> {
+        command(&["PING".into()], out);
+        Some(Note::Plain)
     }
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
@@ -570,6 +583,8 @@ enum Step<'a> {
     Told(&'a str),
     Mode(&'a str),
     Gated,
+    /// So many seconds pass.
+    After(u64),
 }
 
 /// A session, and for each octet of the server's how many octets of something unfinished there are after it.
@@ -586,6 +601,7 @@ struct Script<'a> {
 /// | `s LINE` | the server sends, and the same answer goes on in the next line |
 /// | `p LINE` | the server sends something else in the middle of an answer |
 /// | `= EVENT`, `! ERROR` | what the step before made happen, no more and no less |
+/// | `after N` | so many seconds pass |
 /// | `mode MODE ASKED` | `mode()` and `asked_mode()`; `gated`: something waits for the server |
 fn parse<P: Scripted>(text: &str) -> Script<'_> {
     let (mut steps, mut unfinished, mut answer) = (Vec::new(), vec![0], 0);
@@ -615,6 +631,7 @@ fn parse<P: Scripted>(text: &str) -> Script<'_> {
             ("!", _) => steps.push(Step::Told(line)),
             ("mode", _) => steps.push(Step::Mode(rest)),
             ("gated", _) => steps.push(Step::Gated),
+            ("after", _) => steps.push(Step::After(rest.parse().unwrap())),
             _ => panic!("what is {line:?}?"),
         }
     }
@@ -633,8 +650,11 @@ enum Feed {
 struct Run<P: Scripted> {
     state: ClientState<P>,
     feed: Feed,
+    now: Duration,
     /// What was accepted, and what each call said.
     asked: Vec<RequestId>,
+    /// The enters of refreshes.
+    renewals: Vec<RequestId>,
     results: Vec<String>,
     events: Vec<Event<P>>,
     told: Vec<String>,
@@ -643,8 +663,19 @@ struct Run<P: Scripted> {
 
 impl<P: Scripted> Run<P> {
     fn new(state: &ClientState<P>, feed: Feed) -> Self {
-        let state = state.clone();
-        Run { state, feed, asked: vec![], results: vec![], events: vec![], told: vec![], checked: 0 }
+        let mut state = state.clone();
+        let _ = state.poll_timeout(Duration::ZERO);
+        Run {
+            state,
+            feed,
+            now: Duration::ZERO,
+            asked: vec![],
+            renewals: vec![],
+            results: vec![],
+            events: vec![],
+            told: vec![],
+            checked: 0,
+        }
     }
 
     fn poll(&mut self) {
@@ -720,6 +751,12 @@ impl<P: Scripted> Run<P> {
                 assert_eq!(format!("{:?} {:?}", self.state.mode(), self.state.asked_mode()), **modes);
             }
             Step::Mode(_) => {}
+            Step::After(seconds) => {
+                self.now += Duration::from_secs(*seconds);
+                self.state.handle_timeout(self.now);
+                // Who does not poll is not judged either.
+                self.results.push(format!("{}", self.feed == Feed::Unpolled));
+            }
             Step::Told(_) | Step::Not(_) if self.feed == Feed::Unpolled => {}
             Step::Told(line) => self.check(line),
             Step::Not(reason) => self.check(&format!("not {reason}")),
@@ -727,6 +764,8 @@ impl<P: Scripted> Run<P> {
         if self.feed != Feed::Unpolled {
             self.poll();
         }
+        self.renewals.extend(self.state.refreshing());
+        let _ = self.state.poll_timeout(self.now);
     }
 
     fn write(&mut self, octets: &[u8]) {
@@ -777,6 +816,7 @@ impl<P: Scripted> Run<P> {
             let outcomes = outcomes.remove(id).unwrap_or(0);
             assert!(outcomes == 1 || outcomes == 0 && !ended, "{id}: {outcomes} outcomes in {:#?}", self.told);
         }
+        outcomes.retain(|id, _| !self.renewals.contains(id));
         assert!(outcomes.is_empty(), "outcomes of nothing: {outcomes:?}");
     }
 }
@@ -854,8 +894,11 @@ fn cut<P: Scripted>(state: &ClientState<P>, script: &Script<'_>, whole: &Run<P>,
     assert_eq!(end.len(), lost.len() + 1, "{end:#?}");
     run.check_outcomes(true);
 
-    let told_by_violation =
-        octets + 1 == script.unfinished.len() && whole.told.last().is_some_and(|last| last.starts_with('!'));
+    let mut happens = script.steps.iter().rev();
+    let last = happens.find(|step| matches!(step, Step::Server(_) | Step::After(_)));
+    let told_by_violation = !matches!(last, Some(Step::After(_)))
+        && octets + 1 == script.unfinished.len()
+        && whole.told.last().is_some_and(|last| last.starts_with('!'));
     let expected = match script.unfinished[octets] {
         _ if told_by_violation => whole.told.last().cloned().unwrap_or_default(),
         0 => "closed".into(),
@@ -2858,6 +2901,241 @@ fn redis_an_error_in_the_mode_keeps_the_mode() {
         S [pong nil]
         = reply #3 [pong nil]
         mode Notification Notification
+        ",
+    );
+}
+
+// Time.
+
+/// Plays a session in which time passes.
+#[track_caller]
+fn play_in_time<P: Scripted + Default>(timeouts: Timeouts, script: &str) {
+    let mut state = ClientState::new(P::default());
+    state.set_timeouts(timeouts);
+    play_on(&state, script);
+}
+
+fn silence(seconds: u64) -> Timeouts {
+    Timeouts { silence: Some(Duration::from_secs(seconds)), ..Timeouts::default() }
+}
+
+fn refresh(seconds: u64) -> Timeouts {
+    Timeouts { refresh: Some(Duration::from_secs(seconds)), ..Timeouts::default() }
+}
+
+#[test]
+fn mpd_is_probed_by_ping_and_in_idle_by_noidle() {
+    play_in_time::<Mpd>(
+        silence(60),
+        "
+        S OK MPD 0.23.5
+        after 60
+        C ping
+        after 59
+        S OK
+        enter
+        = entered #3
+        C idle
+        after 60
+        C noidle
+        C idle
+        S changed: mixer
+        = ring mixer
+        S OK
+        = left #3 asked
+        = entered #5
+        S changed: player
+        = ring player
+        mode Notification Notification
+        after 59
+        after 1
+        C noidle
+        C idle
+        after 59
+        after 1
+        ! silent
+        ",
+    );
+}
+
+#[test]
+fn mpd_ends_idle_while_it_is_renewed() {
+    play_in_time::<Mpd>(
+        refresh(600),
+        "
+        S OK MPD 0.23.5
+        enter
+        = entered #2
+        C idle
+        after 600
+        C noidle
+        C idle
+        S changed: mixer
+        = ring mixer
+        S OK
+        = left #2 asked
+        = entered #4
+        after 599
+        leave
+        ask status
+        C noidle
+        C status
+        after 1
+        S OK
+        = left #4 asked
+        S OK
+        = reply #6
+        ",
+    );
+}
+
+#[test]
+fn mpd_says_nothing_at_all() {
+    play_in_time::<Mpd>(
+        silence(60),
+        "
+        ask status
+        gated
+        after 60
+        after 60
+        = lost #2 unsent
+        ! silent
+        ",
+    );
+}
+
+#[test]
+fn imap_is_probed_by_noop() {
+    play_in_time::<Imap>(
+        silence(60),
+        "
+        S * OK ready
+        after 60
+        C A2 NOOP
+        S * 5 EXISTS
+        = ring 5 EXISTS
+        S A2 OK NOOP completed
+        ask CAPABILITY
+        C A3 CAPABILITY
+        after 60
+        C A4 NOOP
+        S A4 OK NOOP completed
+        S A3 BAD no
+        = refused #3 BAD no
+        ",
+    );
+}
+
+#[test]
+fn imap_idle_is_renewed_before_the_server_ends_it() {
+    // RFC 2177: terminate the IDLE and re-issue it at least every 29 minutes.
+    play_in_time::<Imap>(
+        refresh(29 * 60),
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        S + idling
+        = entered #2
+        after 1000
+        S * 5 EXISTS
+        = ring 5 EXISTS
+        after 740
+        C DONE
+        C A4 IDLE
+        S * 6 EXISTS
+        = ring 6 EXISTS
+        S A2 OK IDLE terminated
+        = left #2 asked
+        S + idling
+        = entered #4
+        after 1739
+        after 1
+        C DONE
+        C A6 IDLE
+        S A4 OK IDLE terminated
+        = left #4 asked
+        S A6 NO not now
+        = refused #6 NO not now
+        mode Normal Normal
+        ",
+    );
+}
+
+#[test]
+fn imap_idle_that_is_silent_is_left_and_entered() {
+    play_in_time::<Imap>(
+        silence(60),
+        "
+        S * OK ready
+        enter
+        C A2 IDLE
+        after 60
+        S + idling
+        = entered #2
+        after 60
+        C DONE
+        C A4 IDLE
+        S A2 OK IDLE terminated
+        = left #2 asked
+        after 60
+        after 60
+        ! silent
+        ",
+    );
+}
+
+#[test]
+fn redis_is_probed_in_both_modes() {
+    play_in_time::<Redis>(
+        Timeouts { refresh: Some(Duration::from_secs(100)), ..silence(60) },
+        "
+        after 60
+        C [PING]
+        S +PONG
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #2
+        after 60
+        C [PING]
+        S [message a m]
+        = ring [message a m]
+        S [pong nil]
+        after 40
+        C [PING]
+        ask PING
+        C [PING]
+        S [pong nil]
+        S [pong x]
+        = reply #5 [pong x]
+        after 60
+        C [PING]
+        S [pong nil]
+        mode Notification Notification
+        ",
+    );
+}
+
+#[test]
+fn a_reply_is_overdue_though_the_server_speaks() {
+    play_in_time::<Imap>(
+        Timeouts { reply: Some(Duration::from_secs(30)), ..Timeouts::default() },
+        "
+        S * OK ready
+        ask SEARCH ALL
+        C A2 SEARCH ALL
+        after 20
+        ask NOOP
+        C A3 NOOP
+        S * 5 EXISTS
+        = ring 5 EXISTS
+        S A3 OK NOOP completed
+        = reply #3 OK NOOP completed
+        after 9
+        after 1
+        = lost #2 sent
+        ! in time
         ",
     );
 }
