@@ -10,11 +10,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
+mod sessions;
 mod support;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRng, TestRunner};
+use sessions::Line;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request, ServerState};
 use sonnette::{
     Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Event, Fault, Frame, Invalid, LeaveAnswer, Limits,
@@ -617,6 +619,68 @@ fn the_cells_are_those_of_the_documented_table() {
         cells.iter().zip(MODES).filter(|(dialects, _)| !dialects.is_empty()).map(move |(_, mode)| (*what, mode))
     });
     assert_eq!(here.chain(ELSEWHERE).collect::<BTreeSet<_>>(), documented);
+}
+
+/// Laws 4 to 6 for each session that is written down, cut at every octet that the client receives, and at every octet that
+/// it writes.
+#[test]
+fn the_laws_hold_wherever_a_session_is_cut() {
+    for sessions::Session { name, board, lines } in sessions::sessions() {
+        let mut ops = Vec::new();
+        for line in &lines {
+            match line {
+                Line::Client("random?") => ops.push(Op::Request(Request::Random)),
+                Line::Client("classified?") => ops.push(Op::Request(Request::Classified)),
+                Line::Client("notif") => ops.push(Op::Enter),
+                Line::Client(_) => ops.push(Op::Leave),
+                Line::Server(line) => {
+                    ops.push(Op::Write(usize::MAX));
+                    ops.push(Op::Receive(Octets(format!("{line}\r\n").into_bytes())));
+                }
+            }
+        }
+        let dialect = if board == Silent.board() { Silent } else { Acknowledged };
+        let ops = ops.into_iter().map(|op| (op, usize::MAX)).collect();
+        let session = Session { dialect, limits: Limits::new(), ops };
+        let (received, written) = (session.input().len(), session.play(Polls::Scripted).unwrap().wire.len());
+        one_outcome(&session, 0..=received).expect(name);
+        for cut in (0..=received).map(|octets| session.cut(octets)) {
+            each_line_is_told_once(&cut).expect(name);
+            finality(&cut).expect(name);
+        }
+        for cut in (0..=written).map(|octets| cut_writing(&session, octets)) {
+            one_outcome(&cut, [usize::MAX].into_iter()).expect(name);
+            each_line_is_told_once(&cut).expect(name);
+            finality(&cut).expect(name);
+        }
+    }
+}
+
+/// The session until so many octets are written: then the stream takes nothing more, and ends.
+fn cut_writing(session: &Session, octets: usize) -> Session {
+    let mut client = ClientState::with_limits(session.dialect.board(), session.limits);
+    let mut left = octets;
+    let mut ops = Vec::new();
+    for (op, polls) in &session.ops {
+        match op {
+            Op::Request(kind) => drop(client.request(*kind)),
+            Op::Enter => drop(client.enter(())),
+            Op::Leave => drop(client.leave()),
+            Op::Receive(Octets(octets)) => client.receive(octets),
+            Op::Eof => client.receive_eof(),
+            Op::Write(_) if client.output().len() >= left => {
+                ops.extend([(Op::Write(left), *polls), (Op::Eof, *polls)]);
+                return session.with_ops(ops);
+            }
+            Op::Write(_) => {
+                left -= client.output().len();
+                client.advance_output(usize::MAX);
+            }
+        }
+        while let Ok(Some(_)) = client.poll_event() {}
+        ops.push((op.clone(), *polls));
+    }
+    session.with_ops(ops)
 }
 
 /// Law 4 at every octet of one session that has everything in it.

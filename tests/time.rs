@@ -580,6 +580,18 @@ fn what_the_stream_does_not_take_is_not_added_to() {
             assert_eq!(state.output().len(), octets);
         }
     }
+    // A silent mode is renewed as soon as that is asked, so the next may be due before it is written.
+    let mut state = inside(Board::silent(), refresh(secs(60)), secs(0));
+    for hour in 1..10 {
+        state.handle_timeout(minutes(60 * hour));
+        events(&mut state);
+        assert_eq!(state.output(), b"stop_notif\r\nnotif\r\n");
+        fix(&mut state, minutes(60 * hour));
+    }
+    written(&mut state);
+    state.handle_timeout(minutes(600));
+    events(&mut state);
+    assert_eq!(state.output(), b"stop_notif\r\nnotif\r\n");
 }
 
 #[test]
