@@ -139,19 +139,21 @@ fn run(session: &Session, stream: impl Read + Write, cut: bool) -> Run {
             }
         }
     }
+    if !cut {
+        return run;
+    }
     // What is kept is told still, then the end.
-    while cut {
+    loop {
         match client.next_event() {
             Ok(Event::Notification(notification)) => run.notifications.push(notification),
             Ok(Event::Reply { reply, .. }) => run.answer(Some(reply)),
             Ok(_) => {}
             Err(error) => {
                 run.note::<()>(Err(error));
-                break;
+                return run;
             }
         }
     }
-    run
 }
 
 /// What the lines of the server tell, as far as so many octets of it go: answers, and notifications.
@@ -249,12 +251,8 @@ impl Write for Scripted {
                 let Line::Server(said) = said else { continue };
                 self.unread.extend(said.bytes().chain(*b"\r\n"));
             }
-            assert_eq!(
-                self.lines
-                    .pop_front()
-                    .map(|said| matches!(said, Line::Client(said) if line == format!("{said}\r\n").as_bytes())),
-                Some(true)
-            );
+            let Some(Line::Client(said)) = self.lines.pop_front() else { panic!("the client says more") };
+            assert_eq!(line, format!("{said}\r\n").as_bytes());
         }
         Ok(taken)
     }
