@@ -1,7 +1,8 @@
 //! `LineDecoder` against what Twisted's `LineReceiver` did.
 //!
 //! `data/line_vectors.jsonl.gz` was made by running the `LineReceiver` of Twisted 26.10.0 on 780 inputs: five are those
-//! of its own tests, the rest is generated. The first line of the file describes the fields.
+//! of its own tests, the rest is generated. The first line of the file describes the fields. `twisted/vectors.py` makes
+//! more of them, and `.ci/twisted` has them compared.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
@@ -9,7 +10,8 @@ use flate2::read::GzDecoder;
 use serde_json::Value;
 use sonnette::{LineDecoder, LineTooLong, Terminator};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 
 const VECTORS: &[u8] = include_bytes!("data/line_vectors.jsonl.gz");
 
@@ -146,7 +148,11 @@ fn octets(hex: &Value) -> Vec<u8> {
 }
 
 fn vectors() -> Vec<Vector> {
-    let mut lines = BufReader::new(GzDecoder::new(VECTORS))
+    read(GzDecoder::new(VECTORS))
+}
+
+fn read(file: impl Read) -> Vec<Vector> {
+    let mut lines = BufReader::new(file)
         .lines()
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).expect("one JSON value a line"));
     let head = lines.next().unwrap();
@@ -171,6 +177,30 @@ fn lines_raw_runs_and_over_length_are_those_of_twisted() {
     }
     // A listed vector that does not differ any more is a stale excuse.
     assert_eq!(differ, DIFFERENCES.iter().map(|&(id, _)| id).collect());
+}
+
+/// The same on random inputs that nobody has seen before.
+#[test]
+#[ignore = "needs Twisted: .ci/twisted makes the file and runs it"]
+fn fresh_inputs_are_decoded_as_by_twisted() {
+    let file = std::env::var("SONNETTE_LINE_VECTORS").expect("SONNETTE_LINE_VECTORS names the file");
+    let (mut alike, mut unfinished) = (0, 0);
+    for vector in read(File::open(file).unwrap()) {
+        let ours = vector.decode(vector.chunks.iter().map(Vec::as_slice));
+        if ours == vector.expected {
+            alike += 1;
+            continue;
+        }
+        // The one difference there is, see `UNFINISHED`.
+        let rest = &vector.expected.rest;
+        let is_unfinished = ours.frames == vector.expected.frames && ours.over && !vector.expected.over;
+        if !is_unfinished || rest.len() != vector.max_line + 1 || rest.ends_with(b"\r") {
+            assert_eq!(ours, vector.expected, "{}: {:?} {:?}", vector.id, vector.terminator, vector.chunks);
+        }
+        unfinished += 1;
+    }
+    println!("twisted: {alike} random inputs decoded alike, {unfinished} but for an unfinished line at the limit");
+    assert!(alike > 10 * unfinished);
 }
 
 #[test]

@@ -35,13 +35,20 @@ impl Drop for Started {
 
 impl Started {
     pub(crate) fn new(name: &str, arguments: &[&str]) -> (Self, BufReader<ChildStdout>) {
-        let mut child = Command::new(example(name))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start(Command::new(example(name)).args(arguments))
+    }
+
+    /// A server, and where it says that it listens.
+    pub(crate) fn listening(command: &mut Command) -> (Self, String) {
+        let (server, mut out) = Self::start(command);
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on ").expect(&line).trim_end().to_owned();
+        (server, address)
+    }
+
+    fn start(command: &mut Command) -> (Self, BufReader<ChildStdout>) {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         (Started(child), out)
     }
@@ -64,9 +71,5 @@ impl Started {
 
 /// The example server on a free port, and where it listens.
 pub(crate) fn server(arguments: &[&str]) -> (Started, String) {
-    let (server, mut out) = Started::new("server", &[&["--listen", "127.0.0.1:0"], arguments].concat());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    let address = line.strip_prefix("listening on ").expect(&line).trim_end().to_owned();
-    (server, address)
+    Started::listening(Command::new(example("server")).args(["--listen", "127.0.0.1:0"]).args(arguments))
 }
