@@ -121,7 +121,7 @@ impl LineDecoder {
             return;
         }
         // Moving the rest to the front only where it is the smaller part keeps the total work linear.
-        if self.head > 0 && self.head >= self.buffer.len() - self.head {
+        if self.head >= self.buffer.len() - self.head {
             self.buffer.advance(self.head);
             self.head = 0;
         }

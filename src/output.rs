@@ -74,7 +74,7 @@ impl Output {
             if self.buffer.capacity() > KEEP {
                 self.buffer = Vec::new();
             }
-        } else if self.head > self.buffer.len() / 2 {
+        } else if self.head > self.waiting() {
             self.buffer.drain(..self.head);
             self.head = 0;
         }

@@ -381,6 +381,64 @@ fn the_only_memory_that_short_lines_cost_is_the_copies_handed_out() {
     assert_eq!(measure(feed).count_total, 2_000);
 }
 
+/// Each push leaves a part of a line behind; what was taken before it makes room for what comes next.
+#[test]
+fn what_is_never_empty_does_not_grow() {
+    let mut lines = LineDecoder::new(Terminator::CrLf, 16_384);
+    let mut feed = || {
+        for _ in 0..10_000 {
+            lines.push(b"the rest of one\r\nand a begun");
+            assert!(lines.next_line().unwrap().is_some());
+            assert_eq!(lines.next_line(), Ok(None));
+        }
+    };
+    feed();
+    // The copies handed out, and nothing for the buffer.
+    assert_eq!(measure(feed).count_total, 10_000);
+}
+
+/// A buffer that holds `octets`, all but the last `unread` of them decoded, and what the next `push` then allocates.
+fn allocated_by_a_push_after(octets: usize, unread: usize, push: usize) -> u64 {
+    let mut input = b"\n".repeat(octets - unread);
+    input.resize(octets, b'n');
+    let mut lines = LineDecoder::new(Terminator::Lf, 1 << 20);
+    lines.push(&input);
+    while lines.next_line().unwrap().is_some() {}
+    measure(|| lines.push(&vec![b'n'; push])).count_total - 1
+}
+
+#[test]
+fn a_buffer_of_64_kib_is_kept_and_a_larger_one_given_back() {
+    const KEEP: usize = 64 * 1024;
+    assert_eq!(allocated_by_a_push_after(KEEP, 0, 1_000), 0);
+    assert_eq!(allocated_by_a_push_after(KEEP, 1, 1_000), 0);
+    assert_eq!(allocated_by_a_push_after(KEEP + 1, 0, 1_000), 1);
+    assert_eq!(allocated_by_a_push_after(KEEP + 1, 1, 1_000), 1);
+    // A larger one too, as long as a quarter of it is used.
+    assert_eq!(allocated_by_a_push_after(4 * KEEP, KEEP, 1_000), 0);
+    assert_eq!(allocated_by_a_push_after(4 * KEEP, KEEP - 1, 1_000), 1);
+    assert_eq!(allocated_by_a_push_after(4 * KEEP, 2 * KEEP, 1_000), 0);
+}
+
+#[test]
+fn lines_of_64_octets_share_the_buffer_they_arrived_in_and_shorter_ones_do_not() {
+    for (octets, shared) in [(63, false), (64, true), (65, true)] {
+        let line = [&vec![b'x'; octets][..], b"\n"].concat();
+        let mut lines = LineDecoder::new(Terminator::Lf, 80);
+        lines.push(&line.repeat(2));
+        let [first, second] = [(); 2].map(|()| lines.next_line().unwrap().unwrap());
+        assert_eq!(second.as_ptr() as usize == first.as_ptr() as usize + octets + 1, shared, "{octets}");
+    }
+}
+
+#[test]
+fn a_decoder_is_shown_without_its_octets() {
+    let mut lines = LineDecoder::new(Terminator::CrLf, 80);
+    lines.push(b"secret");
+    let shown = "LineDecoder { unread: 6, terminator: CrLf, max_line: 80, failed: false }";
+    assert_eq!(format!("{lines:?}"), shown);
+}
+
 // What two decoders have in common.
 
 #[test]

@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
+use allocation_counter::measure;
 use sonnette::{
-    Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer, Limits,
-    LineTooLong, Mode, Pending, Protocol, Reason, Rejected, RequestId, Setting, Terminator,
+    Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
+    Limits, LineTooLong, Mode, Pending, Protocol, Reason, Rejected, RequestId, Setting, Terminator, Timeouts,
 };
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 /// A server's lines say themselves what they are, right or wrong: what follows is for the machine alone to judge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,8 +17,21 @@ struct Wire<const GREETING: bool> {
     changes: Changes,
     /// The last frame was not the last of its answer.
     inside: bool,
-    /// What was shown as pending with the last frame.
+    /// What was shown with the last frame.
     pending: String,
+    frame: String,
+    /// Which of the first ids are pending, found one by one.
+    found: Vec<u64>,
+    /// Whether the frame is `bell`; and whether slices of 63, 64 and 65 octets share its buffer.
+    is_bell: bool,
+    shared: [bool; 3],
+}
+
+impl<const GREETING: bool> Wire<GREETING> {
+    fn new(changes: Changes) -> Self {
+        let (pending, frame) = (String::new(), String::new());
+        Wire { changes, inside: false, pending, frame, found: vec![], is_bell: false, shared: [false; 3] }
+    }
 }
 
 impl<const GREETING: bool> Protocol for Wire<GREETING> {
@@ -69,6 +85,11 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
         let id = || RequestId::from_wire(rest.parse().unwrap());
         self.inside = word == "more";
         self.pending = format!("{pending:?}");
+        self.found = (1..9).filter(|id| pending.get(RequestId::from_wire(*id)).is_some()).collect();
+        self.frame = format!("{frame:?}");
+        self.is_bell = *frame == b"bell"[..];
+        let second = frame.as_ptr().wrapping_add(1);
+        self.shared = [64, 65, 66].map(|end| frame.slice(1..end).as_ptr() == second);
         Ok(match word {
             "greeting" => Decoded::Greeting,
             "continue" => Decoded::Continue,
@@ -94,12 +115,12 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
 }
 
 fn connection(enter: EnterAnswer, leave: LeaveAnswer) -> ClientState<Wire<false>> {
-    ClientState::new(Wire { changes: Changes { enter, leave }, inside: false, pending: String::new() })
+    ClientState::new(Wire::new(Changes { enter, leave }))
 }
 
 fn greeted() -> ClientState<Wire<true>> {
     let changes = Changes { enter: EnterAnswer::Own, leave: LeaveAnswer::Own };
-    ClientState::new(Wire { changes, inside: false, pending: String::new() })
+    ClientState::new(Wire::new(changes))
 }
 
 /// Its changes of mode have answers of their own.
@@ -174,6 +195,12 @@ fn what_looks_like_a_known_line_inside_an_answer_belongs_to_it() {
     state.receive(b"entered\nring\nmore\nring\nring\n");
     let rings = events(&mut state).unwrap().into_iter().skip(1).collect::<Vec<_>>();
     assert_eq!(rings, ["ring", "ring", "ring"].map(|ring| Event::Notification(ring.into())));
+    // Also if it begins what is polled.
+    for line in [b"more\n", b"ring\n"] {
+        state.receive(line);
+        let expected = if line == b"more\n" { vec![] } else { vec![Event::Notification("ring".into())] };
+        assert_eq!(events(&mut state), Ok(expected));
+    }
 }
 
 #[test]
@@ -223,8 +250,229 @@ fn what_is_asked_is_pending_until_its_event_is_polled() {
 }
 
 #[test]
+fn a_mode_that_ends_takes_no_request_with_it() {
+    let mut state = own();
+    let watch = state.enter(()).unwrap();
+    state.receive(b"entered\n");
+    events(&mut state).unwrap();
+    let (first, second) = (state.request("ask").unwrap(), state.request("ask").unwrap());
+    assert!(state.leave());
+    state.receive(b"ends 2\nreply 3\nleft\n");
+    let expected = vec![
+        Event::Reply { id: first, reply: "ends 2".into() },
+        Event::Left { id: watch, asked: true, refusal: None },
+        Event::Reply { id: second, reply: "reply 3".into() },
+    ];
+    assert_eq!(events(&mut state), Ok(expected));
+}
+
+/// Equal are those that will behave alike, and no others; equal ones have one hash.
+#[test]
+fn states_differ_by_what_is_still_live() {
+    let hash = |state: &ClientState<Wire<false>>| {
+        let mut hasher = DefaultHasher::new();
+        state.hash(&mut hasher);
+        hasher.finish()
+    };
+    let fresh = own();
+    let mut states = vec![fresh.clone()];
+    let mut with = |change: &dyn Fn(&mut ClientState<Wire<false>>)| {
+        let mut state = fresh.clone();
+        change(&mut state);
+        states.push(state);
+    };
+    with(&|state| {
+        state.request("ask").unwrap();
+    });
+    with(&|state| {
+        state.request("other").unwrap();
+    });
+    with(&|state| {
+        state.enter(()).unwrap();
+    });
+    with(&|state| state.receive(b"n"));
+    with(&|state| state.receive_eof());
+    with(&|state| {
+        state.receive_eof();
+        events(state).unwrap();
+    });
+    // Asked before it was received, or behind it.
+    with(&|state| {
+        state.request("ask").unwrap();
+        state.receive(b"reply 1\n");
+    });
+    with(&|state| {
+        state.receive(b"reply 1\n");
+        state.request("ask").unwrap();
+    });
+    // Written or not, as a whole or in part.
+    with(&|state| {
+        state.request("ask").unwrap();
+        state.request("ask").unwrap();
+        state.advance_output(4);
+    });
+    with(&|state| {
+        state.request("ask").unwrap();
+        state.request("ask").unwrap();
+        state.advance_output(5);
+    });
+    with(&|state| state.set_timeouts(Timeouts { silence: Some(Duration::from_secs(1)), ..Timeouts::default() }));
+    for (at, a) in states.iter().enumerate() {
+        for (other, b) in states.iter().enumerate() {
+            assert_eq!(a == b, at == other, "{a:?} {b:?}");
+            assert_eq!(hash(a) == hash(b), at == other, "{a:?} {b:?}");
+        }
+    }
+
+    // However it came there.
+    let (mut a, mut b) = (own(), own());
+    for (state, first) in [(&mut a, "ask"), (&mut b, "a longer one")] {
+        state.request(first).unwrap();
+        state.advance_output(usize::MAX);
+        state.receive(b"reply 1\n");
+        events(state).unwrap();
+        state.request("next").unwrap();
+    }
+    assert_eq!((a == b, hash(&a)), (true, hash(&b)));
+}
+
+#[test]
 fn limits_are_new_by_default() {
     assert_eq!(Limits::default(), Limits::new());
+}
+
+// What a protocol sees.
+
+#[test]
+fn an_entry_is_found_by_its_id_if_the_frame_may_be_about_it() {
+    let mut state = own();
+    state.request("ask").unwrap();
+    state.request("ask").unwrap();
+    state.receive(b"ring\n");
+    state.request("too late").unwrap();
+    events(&mut state).unwrap();
+    assert_eq!(state.protocol().found, [1, 2]);
+    state.receive(b"reply 1\nring\n");
+    events(&mut state).unwrap();
+    assert_eq!(state.protocol().found, [2, 3]);
+}
+
+#[test]
+fn a_frame_is_its_octets() {
+    let mut state = own();
+    for (line, is_bell) in [("bell", true), ("bells", false), ("bel", false), ("cell", false)] {
+        state.receive(format!("{line}\n").as_bytes());
+        events(&mut state).unwrap();
+        assert_eq!(state.protocol().is_bell, is_bell, "{line}");
+        assert!(state.protocol().frame.contains(&format!("{} octets", line.len())), "{}", state.protocol().frame);
+    }
+}
+
+#[test]
+fn parts_of_64_octets_share_the_buffer_and_shorter_ones_do_not() {
+    let mut state = own();
+    state.receive(format!("{}\n", "x".repeat(80)).as_bytes());
+    events(&mut state).unwrap();
+    assert_eq!(state.protocol().shared, [false, true, true]);
+}
+
+/// Only in the mode may anything be asked, and no answer ends it.
+#[derive(Debug)]
+struct Inside;
+
+impl Protocol for Inside {
+    type Request = ();
+    type Subscription = ();
+    type Reply = ();
+    type Refusal = ();
+    type Notification = ();
+    type Note = ();
+
+    const TERMINATOR: Terminator = Terminator::Lf;
+
+    fn changes(&self) -> Changes {
+        Changes { enter: EnterAnswer::Silent, leave: LeaveAnswer::Silent }
+    }
+
+    fn allows(&self, (): &(), setting: Setting) -> bool {
+        setting == Setting::Notification
+    }
+
+    fn encode_request(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(b"ask\n");
+        Ok(())
+    }
+
+    fn encode_enter(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(b"enter\n");
+        Ok(())
+    }
+
+    fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) {
+        out.put(b"leave\n");
+    }
+
+    fn decode(&mut self, _: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
+        match pending.awaiting() {
+            Some(Asked::Request { id, .. }) => Ok(Decoded::reply(id, ())),
+            _ => Ok(Decoded::Notification(())),
+        }
+    }
+}
+
+#[test]
+fn no_answer_ends_the_mode_if_the_protocol_does_not_say_so() {
+    let mut state = ClientState::new(Inside);
+    state.request(()).unwrap_err();
+    state.enter(()).unwrap();
+    events(&mut state).unwrap();
+    state.request(()).unwrap();
+    state.request(()).unwrap();
+}
+
+// Memory.
+
+/// What is held once a question of so many octets is written and answered, and how often the next one allocates.
+fn held_and_allocated_after(octets: usize) -> (i64, u64) {
+    let text: &'static str = "x".repeat(octets).leak();
+    let mut allocated = 0;
+    let held = measure(|| {
+        let mut state = own();
+        state.request(text).unwrap();
+        state.advance_output(usize::MAX);
+        state.receive(b"reply 1\n");
+        events(&mut state).unwrap();
+        allocated = measure(|| assert!(state.request("another").is_ok())).count_total;
+        std::mem::forget(state);
+    });
+    (held.bytes_current, allocated)
+}
+
+#[test]
+fn output_of_4_kib_is_kept_and_a_larger_one_given_back() {
+    // For the line end that follows the text, the buffer has grown to twice that.
+    let (kept, allocated) = held_and_allocated_after(2 * 1024);
+    assert_eq!(allocated, 0);
+    let (given_back, allocated) = held_and_allocated_after(2 * 1024 + 1);
+    assert_eq!(allocated, 1);
+    assert!(given_back + 3_000 < kept, "{given_back} {kept}");
+    assert!(held_and_allocated_after(60_000).0 < kept);
+}
+
+#[test]
+fn output_that_is_never_all_written_does_not_grow() {
+    let mut state = own();
+    state.request("the first").unwrap();
+    let mut ask = || {
+        for _ in 0..10_000 {
+            let id = state.request("another").unwrap();
+            state.advance_output(8);
+            state.receive(format!("reply {}\n", id.get()).as_bytes());
+            events(&mut state).unwrap();
+        }
+    };
+    ask();
+    assert_eq!(measure(ask).bytes_current, 0);
 }
 
 // What is shown.
