@@ -268,6 +268,7 @@ fn what_arrived_with_the_deadline_is_read_first() {
         fix(&mut state, secs(0));
         state.handle_timeout(secs(30));
         assert_eq!(read(&mut state, "46774\r\n"), [number(id, 46774)]);
+        assert_eq!(state.output(), b"random?\r\n", "no probe is asked for");
         assert_eq!(state.poll_timeout(secs(31)), Some(secs(61)));
     }
 }
