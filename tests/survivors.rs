@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use allocation_counter::measure;
+use bytes::Bytes;
 use sonnette::{
     Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
     Limits, LineTooLong, Mode, Pending, Protocol, Reason, Rejected, RequestId, Setting, Terminator, Timeouts,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 use std::time::Duration;
 
 /// A server's lines say themselves what they are, right or wrong: what follows is for the machine alone to judge.
@@ -25,12 +27,23 @@ struct Wire<const GREETING: bool> {
     /// Whether the frame is `bell`; and whether slices of 63, 64 and 65 octets share its buffer.
     is_bell: bool,
     shared: [bool; 3],
+    /// Its first two octets, all but the first, and none.
+    parts: [Bytes; 3],
 }
 
 impl<const GREETING: bool> Wire<GREETING> {
     fn new(changes: Changes) -> Self {
         let (pending, frame) = (String::new(), String::new());
-        Wire { changes, inside: false, pending, frame, found: vec![], is_bell: false, shared: [false; 3] }
+        Wire {
+            changes,
+            inside: false,
+            pending,
+            frame,
+            found: vec![],
+            is_bell: false,
+            shared: [false; 3],
+            parts: Default::default(),
+        }
     }
 }
 
@@ -88,6 +101,8 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
         self.found = (1..9).filter(|id| pending.get(RequestId::from_wire(*id)).is_some()).collect();
         self.frame = format!("{frame:?}");
         self.is_bell = *frame == b"bell"[..];
+        let (not_first, backwards) = ((Bound::Excluded(0), Bound::Unbounded), (Bound::Included(5), Bound::Excluded(2)));
+        self.parts = [frame.slice(..=1), frame.slice(not_first), frame.slice(backwards)];
         let second = frame.as_ptr().wrapping_add(1);
         self.shared = [64, 65, 66].map(|end| frame.slice(1..end).as_ptr() == second);
         Ok(match word {
@@ -201,6 +216,41 @@ fn what_looks_like_a_known_line_inside_an_answer_belongs_to_it() {
         let expected = if line == b"more\n" { vec![] } else { vec![Event::Notification("ring".into())] };
         assert_eq!(events(&mut state), Ok(expected));
     }
+}
+
+#[test]
+fn what_is_not_a_probe_is_not_probed() {
+    let mut state = own();
+    state.request("ask").unwrap();
+    assert!(violation(&mut state.clone(), "probed 1"));
+    assert!(violation(&mut state, "probed 2"));
+}
+
+#[test]
+fn nothing_is_left_that_was_not_asked_to_be_left() {
+    let mut state = own();
+    assert!(violation(&mut state.clone(), "left"));
+    state.enter(()).unwrap();
+    state.receive(b"entered\n");
+    events(&mut state).unwrap();
+    assert!(violation(&mut state, "left"));
+}
+
+#[test]
+fn a_void_leave_does_not_end_the_next_mode() {
+    let mut state = own();
+    state.enter(()).unwrap();
+    state.receive(b"entered\n");
+    events(&mut state).unwrap();
+    state.request("ask").unwrap();
+    assert!(state.leave());
+    state.receive(b"ends 2\n");
+    events(&mut state).unwrap();
+    let again = state.enter(()).unwrap();
+    state.receive(b"entered\n");
+    assert_eq!(events(&mut state), Ok(vec![Event::Entered { id: again }]));
+    state.request("ask").unwrap();
+    assert!(violation(&mut state, "left"), "the answer of the void leave comes before the next mode is entered");
 }
 
 #[test]
@@ -369,6 +419,16 @@ fn a_frame_is_its_octets() {
 }
 
 #[test]
+fn a_part_of_a_frame_is_cut_to_it() {
+    let mut state = own();
+    for (line, parts) in [("bell", ["be", "ell", ""]), ("a", ["a", "", ""]), ("", ["", "", ""])] {
+        state.receive(format!("{line}\n").as_bytes());
+        events(&mut state).unwrap();
+        assert_eq!(state.protocol().parts, parts);
+    }
+}
+
+#[test]
 fn parts_of_64_octets_share_the_buffer_and_shorter_ones_do_not() {
     let mut state = own();
     state.receive(format!("{}\n", "x".repeat(80)).as_bytes());
@@ -377,7 +437,7 @@ fn parts_of_64_octets_share_the_buffer_and_shorter_ones_do_not() {
 }
 
 /// Only in the mode may anything be asked, and no answer ends it.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Inside;
 
 impl Protocol for Inside {
@@ -428,6 +488,18 @@ fn no_answer_ends_the_mode_if_the_protocol_does_not_say_so() {
     events(&mut state).unwrap();
     state.request(()).unwrap();
     state.request(()).unwrap();
+}
+
+#[test]
+fn nothing_is_probed_if_the_protocol_does_not_say_how() {
+    let mut state = ClientState::new(Inside);
+    let silence = Some(Duration::from_secs(1));
+    state.set_timeouts(Timeouts { silence, ..Timeouts::default() });
+    let due = state.poll_timeout(Duration::ZERO);
+    assert_eq!(due, silence);
+    state.handle_timeout(Duration::from_secs(1));
+    assert_eq!(state.poll_event(), Err(Error::SilenceTimeout));
+    assert_eq!(state.output(), b"");
 }
 
 // Memory.

@@ -615,6 +615,9 @@ fn behind_a_gate_silence_is_only_waited_for() {
     written(&mut state);
     fix(&mut state, secs(0));
     assert_eq!(expire(&mut state, secs(60)), (vec![], String::new()));
+    let mut answered = state.clone();
+    read(&mut answered, "OK\r\n");
+    assert_eq!(written(&mut answered), "stop_notif\r\nrandom?\r\n", "nothing was asked behind it");
     let lost = vec![Event::Lost { id: enter, sent: true }, Event::Lost { id, sent: false }];
     assert_eq!(expire_to_end(&mut state, secs(120)), (lost, Error::SilenceTimeout));
 }
