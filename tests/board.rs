@@ -855,6 +855,19 @@ fn what_changed_after_a_fetch_in_the_mode_is_told_though_the_line_before_is_unre
 // The end of what the client sends.
 
 #[test]
+fn what_changed_in_a_new_mode_is_told_in_it_though_the_line_before_is_unread() {
+    for board in BOTH {
+        let mut server = Server::in_mode(board);
+        server.state.notify(Request::Random);
+        server.state.receive(b"stop_notif\r\nnotif\r\n");
+        assert_eq!(server.answer(), 0);
+        server.state.notify(Request::Random);
+        let ok = ok(board);
+        assert_eq!(server.write_all(), format!("notif: random\r\n{ok}{ok}notif: random\r\n"));
+    }
+}
+
+#[test]
 fn after_a_half_close_all_complete_lines_are_answered() {
     for board in BOTH {
         let mut server = Server::new(board);

@@ -753,6 +753,35 @@ fn a_chatty_month() {
     }
 }
 
+// Two connections.
+
+#[test]
+fn a_deadline_that_is_fixed_tells_two_connections_apart_and_a_past_one_does_not() {
+    for board in BOTH {
+        for timeouts in [silence(secs(60)), refresh(secs(60))] {
+            let [mut a, mut b] = [secs(0), secs(5)].map(|now| inside(board, timeouts, now));
+            assert_ne!(a, b);
+            // Both are heard, and enter again: their deadlines are still to be fixed.
+            for state in [&mut a, &mut b] {
+                state.leave();
+                state.request(Request::Random).unwrap();
+                state.enter(()).unwrap();
+                written(state);
+                read(state, if board == Board::silent() { "1\r\n" } else { "OK\r\n1\r\nOK\r\n" });
+            }
+            assert_eq!(a, b);
+            fix(&mut a, secs(7));
+            assert_ne!(a, b);
+            fix(&mut b, secs(7));
+            assert_eq!(a, b);
+        }
+        let [mut a, b] = [client(board, reply(secs(60))), client(board, reply(secs(61)))];
+        assert_ne!(a, b);
+        a.set_timeouts(reply(secs(61)));
+        assert_eq!(a, b);
+    }
+}
+
 // Other protocols.
 
 /// Lines are answered by lines; what may be probed, and how its mode changes, is for the test to say.
