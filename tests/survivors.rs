@@ -254,6 +254,19 @@ fn a_void_leave_does_not_end_the_next_mode() {
 }
 
 #[test]
+fn a_known_line_does_not_overtake_the_end_of_the_mode() {
+    let mut state = own();
+    let watch = state.enter(()).unwrap();
+    state.receive(b"entered\n");
+    events(&mut state).unwrap();
+    let id = state.request("ask").unwrap();
+    state.receive(b"ends 2\nring\n");
+    let left = Event::Left { id: watch, asked: false, refusal: None };
+    let reply = Event::Reply { id, reply: "ends 2".into() };
+    assert_eq!(events(&mut state), Ok(vec![reply, left, Event::Notification("ring".into())]));
+}
+
+#[test]
 fn a_silent_enter_has_no_confirmation() {
     let mut state = connection(EnterAnswer::Silent, LeaveAnswer::Silent);
     state.request("ask").unwrap();
