@@ -907,8 +907,11 @@ impl<P: Protocol> ClientState<P> {
     /// Whether this request or enter is still to have its outcome.
     #[must_use]
     pub fn is_pending(&self, id: RequestId) -> bool {
-        self.find(id, self.queue.len()).is_some()
-            || matches!(self.second, Some(Second::Reply { id: second, .. } | Second::Refused { id: second, .. }) if second == id)
+        let told_next = match &self.second {
+            Some(Second::Reply { id, .. } | Second::Refused { id, .. }) => Some(*id),
+            Some(Second::Notification(_) | Second::Ended { .. }) | None => None,
+        };
+        told_next == Some(id) || self.find(id, self.queue.len()).is_some()
     }
 
     /// The protocol, with what it has learnt from the frames read.

@@ -1,7 +1,6 @@
 //! Whatever a client sends, the server does not panic, and does not depend on how the octets are cut. What it writes are
 //! whole lines: one answer for each question, `OK` for each change of mode in the acknowledged dialect, and notifications
-//! in the mode alone. After a fault or the end of the input it takes
-//! nothing more, and is finished once all is written.
+//! in the mode alone. After a fault or the end of the input it takes nothing more, and is finished once all is written.
 //!
 //! Input: two lines, then the octets of the client.
 //! 1. `s` (silent) or `a` (acknowledged), then what happens after each line that was received, over and over: `n` and `m`
