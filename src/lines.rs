@@ -200,9 +200,6 @@ impl LineDecoder {
         if self.head >= self.buffer.len() {
             self.head = 0;
             self.buffer.clear();
-            if self.shared || self.buffer.capacity() > KEEP {
-                self.replace(BytesMut::new());
-            }
         }
     }
 
