@@ -540,6 +540,30 @@ fn the_news_that_a_probe_fetches_is_told() {
 }
 
 #[test]
+fn the_news_that_a_probe_fetches_is_not_told_again() {
+    // Told while a leave is on its way, or before it.
+    for leave_first in [false, true] {
+        for (kind, news) in [(Notification::Random, None), (Notification::Classified, Some(RANDOM))] {
+            let line = if news.is_none() { "notif: random\r\n" } else { "notif: classified\r\n" };
+            let mut state = client(Board::acknowledged(), silence(secs(60)));
+            let id = state.request(Request::Random).unwrap();
+            let enter = state.enter(()).unwrap();
+            assert_eq!(read(&mut state, "1\r\nOK\r\n"), [number(id, 1), Event::Entered { id: enter }]);
+            if leave_first {
+                state.leave();
+            }
+            assert_eq!(read(&mut state, line), [Event::Notification(kind)]);
+            state.leave();
+            assert_eq!(read(&mut state, "OK\r\n").len(), 1);
+            written(&mut state);
+            fix(&mut state, secs(0));
+            assert_eq!(expire(&mut state, secs(60)).1, "random?\r\n");
+            assert_eq!(read(&mut state, "2\r\n"), Vec::from_iter(news));
+        }
+    }
+}
+
+#[test]
 fn a_probe_that_is_not_answered_rightly_is_absorbed_as_well() {
     for board in BOTH {
         let mut state = client(board, silence(secs(60)));
