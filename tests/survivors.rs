@@ -87,7 +87,9 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
         Ok(())
     }
 
+    /// A leave waits for nothing, even if its protocol says so.
     fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) {
+        out.await_continuation();
         out.put(b"leave\n");
     }
 
@@ -193,6 +195,18 @@ fn a_continuation_opens_no_gate_but_that_of_a_request() {
     assert!(state.is_gated());
     assert!(violation(&mut state, "continue"));
     assert_eq!(state.output(), b"enter\n");
+}
+
+#[test]
+fn a_leave_waits_for_no_continuation() {
+    let mut state = own();
+    state.enter(()).unwrap();
+    state.advance_output(usize::MAX);
+    state.receive(b"entered\n");
+    events(&mut state).unwrap();
+    assert!(state.leave());
+    assert_eq!(state.output(), b"leave\n");
+    assert!(violation(&mut state, "continue"));
 }
 
 #[test]
@@ -481,7 +495,9 @@ impl Protocol for Inside {
         Ok(())
     }
 
+    /// A leave waits for nothing, even if its protocol says so.
     fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) {
+        out.await_continuation();
         out.put(b"leave\n");
     }
 
