@@ -1,4 +1,4 @@
-use crate::{End, Error, Handler, Interrupt, Transport};
+use crate::{AsyncHandler, End, Error, Handler, Interrupt, Notifications, Transport};
 use sonnette::{ClientState, Event, Mode, Protocol, Reason, Rejected, RequestId, Timeouts};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -444,16 +444,62 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             return Err(self.not_entered());
         }
         while !handler.is_done() {
-            match self.next_notification().await? {
+            match self.next_rung().await? {
                 Some(notification) => handler.notification(notification),
-                None if self.left == Some(true) => break,
-                None => match self.subscription.clone() {
-                    Some(subscription) => drop(self.enter(subscription).await?),
-                    None => break,
-                },
+                None => break,
             }
         }
         Ok(())
+    }
+
+    /// As [`run`](Self::run), with a handler that may use the client, and wait. While it does, what the server rings for
+    /// is kept.
+    ///
+    /// # Cancel safety
+    /// A notification that the handler has not finished with is lost with the future; nothing else is.
+    ///
+    /// # Errors
+    /// As there, and those of the handler.
+    pub async fn run_with(&mut self, handler: &mut impl AsyncHandler<P, T>) -> Result<(), P> {
+        if self.subscription.is_none() {
+            return Err(self.not_entered());
+        }
+        while !handler.is_done() {
+            match self.next_rung().await? {
+                Some(notification) => handler.notification(self, notification).await?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next notification, entering the mode again when the server has ended it; `None` once it has ended on request.
+    async fn next_rung(&mut self) -> Result<Option<P::Notification>, P> {
+        loop {
+            if let Some(notification) = self.next_notification().await? {
+                return Ok(Some(notification));
+            }
+            match self.subscription.clone() {
+                Some(subscription) if self.left != Some(true) => drop(self.enter(subscription).await?),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// The notifications as a stream, which ends where [`next_notification`](Self::next_notification) says `None`.
+    #[must_use]
+    pub fn notifications(&mut self) -> Notifications<'_, P, T> {
+        Notifications::new(self)
+    }
+
+    /// Writes what was asked, and tells the server that nothing more will come. What it sends until it closes the
+    /// connection in turn can still be taken.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or one after which the call can be repeated.
+    pub async fn close(&mut self) -> Result<(), P> {
+        self.flush().await?;
+        poll_fn(|cx| self.transport.poll_close(cx)).await.map_err(|error| Error::Ended(End::Io(Arc::new(error))))
     }
 
     /// Waits for the outcome of `id`: `Reply`, `Refused`, `Lost` or `Entered`. Others are kept, as long as there is room,

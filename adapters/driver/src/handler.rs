@@ -1,5 +1,5 @@
+use crate::{Driver, Error};
 use sonnette::Protocol;
-use sonnette::board::{Board, Notification};
 
 /// Callbacks for `run`.
 pub trait Handler<P: Protocol> {
@@ -12,35 +12,37 @@ pub trait Handler<P: Protocol> {
     }
 }
 
-/// The talk's callbacks: one for each kind of news, and one that is missing is ignored.
-pub trait BoardHandler {
-    /// There is a new random number.
-    fn random_available(&mut self) {}
+/// Callbacks for [`run_with`](Driver::run_with) that may use the client, and wait.
+///
+/// ```
+/// use sonnette::board::{Board, Notification, Refusal, Request};
+/// use sonnette_driver::{AsyncHandler, Driver, Error, Transport};
+///
+/// struct Fetch;
+///
+/// impl<T: Transport + Send> AsyncHandler<Board, T> for Fetch {
+///     async fn notification(
+///         &mut self,
+///         client: &mut Driver<Board, T>,
+///         notification: Notification,
+///     ) -> Result<(), Error<Refusal>> {
+///         if notification == Notification::Random {
+///             println!("{:?}", client.ring(Request::Random).await?);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait AsyncHandler<P: Protocol, T> {
+    /// The server rang. An error ends [`run_with`](Driver::run_with), which returns it.
+    fn notification(
+        &mut self,
+        client: &mut Driver<P, T>,
+        notification: P::Notification,
+    ) -> impl Future<Output = Result<(), Error<P::Refusal>>> + Send;
 
-    /// There is a new classified ad.
-    fn classified_available(&mut self) {}
-
-    /// There is news of a kind that this version does not know.
-    fn other_available(&mut self, name: &[u8]) {
-        let _ = name;
-    }
-
-    /// Asked after each notification: whether `run` returns now. By default it never does.
+    /// Asked after each notification: whether `run_with` returns now. By default it never does.
     fn is_done(&self) -> bool {
         false
-    }
-}
-
-impl<H: BoardHandler> Handler<Board> for H {
-    fn notification(&mut self, notification: Notification) {
-        match notification {
-            Notification::Random => self.random_available(),
-            Notification::Classified => self.classified_available(),
-            Notification::Other(name) => self.other_available(&name),
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        BoardHandler::is_done(self)
     }
 }

@@ -1,8 +1,9 @@
 //! The loop that drives a [`ClientState`](sonnette::ClientState) over a stream, written once for every runtime.
 //!
-//! Clients for a runtime (`sonnette-std` is the blocking one) wrap a [`Driver`] and lend it a [`Transport`]: how to read
-//! and write without waiting, in the poll style. The driver knows no runtime, spawns nothing and holds no parser state:
-//! all progress lives in the machine, so a call that is given up, by a timeout or a dropped future, loses nothing.
+//! Clients for a runtime (`sonnette-smol`, `sonnette-tokio`; `sonnette-std` is the blocking one) wrap a [`Driver`] and lend
+//! it a [`Transport`]: how to read and write without waiting, in the poll style. The driver knows no runtime, spawns
+//! nothing and holds no parser state: all progress lives in the machine, so a call that is given up, by a timeout or a
+//! dropped future, loses nothing.
 //!
 //! One turn of the loop: deliver an event if there is one; else write what can be written without waiting; else read.
 //! It never waits for a write before it reads, since two peers that do so with full socket buffers wait for ever; and it
@@ -10,17 +11,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by panicking"))]
 
+pub mod board;
+mod client;
+mod connect;
 mod driver;
 mod error;
 mod handler;
+mod notifications;
 mod transport;
 
+pub use connect::Connect;
 pub use driver::Driver;
 pub use error::{End, Error, Interrupt};
-pub use handler::Handler;
+pub use handler::{AsyncHandler, Handler};
+pub use notifications::Notifications;
 pub use transport::Transport;
-
-/// Handlers of the notice board.
-pub mod board {
-    pub use crate::handler::BoardHandler as Handler;
-}

@@ -34,6 +34,14 @@ pub trait Transport {
     /// As [`poll_write`](Self::poll_write).
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Tells the peer that nothing more will be written. By default a peer learns that when the stream is dropped.
+    ///
+    /// # Errors
+    /// As [`poll_write`](Self::poll_write).
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+
     /// The time on a monotonic clock, from whatever point on, always the same one.
     fn now(&self) -> Duration;
 

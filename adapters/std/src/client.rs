@@ -1,7 +1,7 @@
 #[cfg(unix)]
 use crate::socket::{Due, NotTaken};
 use bytes::Bytes;
-use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::board::{Board, Notification};
 use sonnette::{ClientState, Event, Protocol, Rejected, RequestId, Timeouts};
 use sonnette_driver::{Driver, Error, Handler, Transport};
 use std::cell::Cell;
@@ -275,10 +275,7 @@ impl<S: Read + Write> Client<Board, S> {
     /// # Errors
     /// As [`call`](Self::call); [`Error::Refused`] if the answer is not a number.
     pub fn random(&mut self) -> Result<i64, Board> {
-        match self.call(Request::Random)? {
-            Reply::Random(number) => Ok(number),
-            Reply::Classified(text) => Err(wrong_kind(text)),
-        }
+        now(self.driver.random())
     }
 
     /// Asks for the classified ad.
@@ -286,10 +283,7 @@ impl<S: Read + Write> Client<Board, S> {
     /// # Errors
     /// As [`call`](Self::call).
     pub fn classified(&mut self) -> Result<Bytes, Board> {
-        match self.call(Request::Classified)? {
-            Reply::Classified(text) => Ok(text),
-            Reply::Random(number) => Err(wrong_kind(number.to_string().into())),
-        }
+        now(self.driver.classified())
     }
 
     /// Enters notification mode.
@@ -315,8 +309,4 @@ impl<S: Read + Write> Client<Board, S> {
     pub fn wait_notification(&mut self) -> Result<Option<Notification>, Board> {
         self.next_notification()
     }
-}
-
-fn wrong_kind(line: Bytes) -> Error<Refusal> {
-    Error::Refused(Refusal::WrongKind(line))
 }

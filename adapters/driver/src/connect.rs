@@ -1,0 +1,91 @@
+use sonnette::{ClientState, Limits, Protocol, Timeouts};
+use std::time::Duration;
+#[cfg(feature = "tcp")]
+use {socket::AsSocket, std::io, std::net::SocketAddr};
+
+/// What the options of a socket are set through.
+#[cfg(feature = "tcp")]
+mod socket {
+    #[cfg(unix)]
+    pub(super) use std::os::fd::AsFd as AsSocket;
+    #[cfg(windows)]
+    pub(super) use std::os::windows::io::AsSocket;
+}
+
+/// What can be set about a connection before it is made.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Connect {
+    connect_timeout: Option<Duration>,
+    keepalive: Option<Duration>,
+    limits: Option<Limits>,
+    timeouts: Timeouts,
+}
+
+impl Connect {
+    /// Without timeouts and keepalive, and with the protocol's own limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives up on each address after so long.
+    pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Has the system probe a TCP connection that was silent for so long. This finds a host that is dead; a server that
+    /// is there and says nothing is found by [`Timeouts::silence`].
+    pub fn keepalive(mut self, idle: Option<Duration>) -> Self {
+        self.keepalive = idle;
+        self
+    }
+
+    /// Limits other than the protocol's own.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// What is overdue when; all off by default.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// For adapters: the machine of such a connection.
+    #[must_use]
+    pub fn state<P: Protocol>(&self, protocol: P) -> ClientState<P> {
+        let mut state = ClientState::with_limits(protocol, self.limits.unwrap_or(P::LIMITS));
+        state.set_timeouts(self.timeouts);
+        state
+    }
+
+    /// For adapters: connects to each address in turn, by `dial` with the connect timeout, and sets what is to be set
+    /// about the socket.
+    ///
+    /// # Errors
+    /// That of the last address, or `InvalidInput` if there is none.
+    #[cfg(feature = "tcp")]
+    pub async fn first<S: AsSocket>(
+        &self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        dial: impl AsyncFn(SocketAddr, Option<Duration>) -> io::Result<S>,
+    ) -> io::Result<S> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+        for address in addresses {
+            match dial(address, self.connect_timeout).await {
+                Ok(stream) => {
+                    let socket = socket2::SockRef::from(&stream);
+                    socket.set_tcp_nodelay(true)?;
+                    if let Some(idle) = self.keepalive {
+                        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
+                    }
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}

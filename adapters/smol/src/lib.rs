@@ -1,0 +1,144 @@
+//! Clients of [`sonnette`] on async-io, for smol and any other executor: over TCP and Unix sockets, and over any stream
+//! of `futures_io`, TLS included.
+//!
+//! ```no_run
+//! use sonnette::board::{Board, Notification, Request};
+//! use sonnette_smol::Client;
+//!
+//! # async fn watch() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut client = Client::<Board, _>::connect("localhost:6789").await?;
+//! println!("{}", client.random().await?);
+//! client.notify().await?;
+//! while let Some(notification) = client.wait_notification().await? {
+//!     if notification == Notification::Random {
+//!         // Leave, ask, enter again: one write, one round trip, and nothing is lost.
+//!         println!("{:?}", client.ring(Request::Random).await?);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! All methods that wait are those of [`Driver`], to which a [`Client`] dereferences. Each is cancel safe: a future that
+//! is dropped has lost nothing; [`Driver::run_with`] says what its handler may lose.
+
+use async_io::Timer;
+#[cfg(unix)]
+use async_net::unix::UnixStream;
+use async_net::{AsyncToSocketAddrs, TcpStream, resolve};
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_lite::FutureExt;
+use sonnette::Protocol;
+use std::fmt;
+use std::future::Future;
+use std::io;
+#[cfg(unix)]
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+pub use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Handler, Notifications, Transport, board};
+
+sonnette_driver::client! {
+    /// A client on async-io. Its other methods are those of [`Driver`].
+    over AsyncRead + AsyncWrite + Unpin
+}
+
+impl<P: Protocol> Client<P, TcpStream> {
+    /// Connects over TCP in the protocol's default dialect, trying every address of the name in turn, with `TCP_NODELAY`
+    /// on.
+    ///
+    /// # Errors
+    /// That of the last address, or `InvalidInput` if there is none.
+    pub async fn connect(address: impl AsyncToSocketAddrs) -> io::Result<Self>
+    where
+        P: Default,
+    {
+        Self::connect_with(&Connect::new(), P::default(), address).await
+    }
+
+    /// As [`connect`](Self::connect), with everything settable.
+    ///
+    /// # Errors
+    /// As there; `TimedOut` after the connect timeout.
+    pub async fn connect_with(connect: &Connect, protocol: P, address: impl AsyncToSocketAddrs) -> io::Result<Self> {
+        let stream = connect
+            .first(resolve(address).await?, async |address, wait| {
+                let timed_out = async {
+                    wait.map_or_else(Timer::never, Timer::after).await;
+                    Err(io::ErrorKind::TimedOut.into())
+                };
+                TcpStream::connect(address).or(timed_out).await
+            })
+            .await?;
+        Ok(Self::with_state(connect.state(protocol), stream))
+    }
+}
+
+#[cfg(unix)]
+impl<P: Protocol> Client<P, UnixStream> {
+    /// Connects over a Unix socket in the protocol's default dialect.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn connect_unix(path: impl AsRef<Path>) -> io::Result<Self>
+    where
+        P: Default,
+    {
+        Ok(Self::new(P::default(), UnixStream::connect(path).await?))
+    }
+}
+
+/// A stream of `futures_io`, and its timer, for the driver.
+pub struct Io<S> {
+    stream: S,
+    began: Instant,
+    /// Made when there is first a deadline to wait for; when it was last set to.
+    timer: Option<(Timer, Instant)>,
+}
+
+impl<S> From<S> for Io<S> {
+    fn from(stream: S) -> Self {
+        Io { stream, began: Instant::now(), timer: None }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport for Io<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], _: Option<Duration>) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, octets)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()> {
+        // One that the clock cannot show never comes.
+        let Some(deadline) = self.began.checked_add(deadline) else { return Poll::Pending };
+        let (timer, set_to) = self.timer.get_or_insert_with(|| (Timer::at(deadline), deadline));
+        if *set_to != deadline {
+            timer.set_at(deadline);
+            *set_to = deadline;
+        }
+        Pin::new(timer).poll(cx).map(drop)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Io<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
+    }
+}

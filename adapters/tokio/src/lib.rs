@@ -1,0 +1,143 @@
+//! Clients of [`sonnette`] on tokio: over TCP and Unix sockets, and over any stream of `tokio::io`, TLS included.
+//!
+//! ```no_run
+//! use sonnette::board::{Board, Notification, Request};
+//! use sonnette_tokio::Client;
+//!
+//! # async fn watch() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut client = Client::<Board, _>::connect("localhost:6789").await?;
+//! println!("{}", client.random().await?);
+//! client.notify().await?;
+//! while let Some(notification) = client.wait_notification().await? {
+//!     if notification == Notification::Random {
+//!         // Leave, ask, enter again: one write, one round trip, and nothing is lost.
+//!         println!("{:?}", client.ring(Request::Random).await?);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! All methods that wait are those of [`Driver`], to which a [`Client`] dereferences. Each is cancel safe: a future that
+//! is dropped, by `select!` or `timeout`, has lost nothing; [`Driver::run_with`] says what its handler may
+//! lose. The runtime needs its I/O driver, and for timeouts its timer (`enable_all`).
+
+use sonnette::Protocol;
+use std::fmt;
+use std::future::Future;
+use std::io;
+#[cfg(unix)]
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+pub use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Handler, Notifications, Transport, board};
+
+sonnette_driver::client! {
+    /// A client on tokio. Its other methods are those of [`Driver`].
+    over AsyncRead + AsyncWrite + Unpin
+}
+
+impl<P: Protocol> Client<P, TcpStream> {
+    /// Connects over TCP in the protocol's default dialect, trying every address of the name in turn, with `TCP_NODELAY`
+    /// on.
+    ///
+    /// # Errors
+    /// That of the last address, or `InvalidInput` if there is none.
+    ///
+    /// # Panics
+    /// As all of tokio's sockets: outside a runtime.
+    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<Self>
+    where
+        P: Default,
+    {
+        Self::connect_with(&Connect::new(), P::default(), address).await
+    }
+
+    /// As [`connect`](Self::connect), with everything settable.
+    ///
+    /// # Errors
+    /// As there; `TimedOut` after the connect timeout.
+    pub async fn connect_with(connect: &Connect, protocol: P, address: impl ToSocketAddrs) -> io::Result<Self> {
+        let stream = connect
+            .first(lookup_host(address).await?, async |address, wait| match wait {
+                Some(wait) => timeout(wait, TcpStream::connect(address)).await?,
+                None => TcpStream::connect(address).await,
+            })
+            .await?;
+        Ok(Self::with_state(connect.state(protocol), stream))
+    }
+}
+
+#[cfg(unix)]
+impl<P: Protocol> Client<P, UnixStream> {
+    /// Connects over a Unix socket in the protocol's default dialect.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn connect_unix(path: impl AsRef<Path>) -> io::Result<Self>
+    where
+        P: Default,
+    {
+        Ok(Self::new(P::default(), UnixStream::connect(path).await?))
+    }
+}
+
+/// A stream of tokio, and its timer, for the driver.
+pub struct Io<S> {
+    stream: S,
+    began: Instant,
+    /// Made when there is first a deadline to wait for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> From<S> for Io<S> {
+    fn from(stream: S) -> Self {
+        Io { stream, began: Instant::now(), timer: None }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport for Io<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8], _: Option<Duration>) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(&mut self.stream).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, octets)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()> {
+        // One that the clock cannot show never comes.
+        let Some(deadline) = self.began.checked_add(deadline) else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Io<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
+    }
+}

@@ -1,0 +1,152 @@
+//! The scenarios, played by each client.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
+use sonnette_conformance::{Line, Scenario, Spoken, board, play, tcp};
+use std::net::SocketAddr;
+
+/// A client's way to play a scenario.
+trait Client<P: Spoken> {
+    const NAME: &'static str;
+
+    /// Over a scripted stream; whether the whole script was played, too.
+    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool);
+
+    fn over_tcp(scenario: &Scenario<P>, address: SocketAddr) -> Vec<String>;
+}
+
+struct Std;
+
+impl<P: Spoken> Client<P> for Std {
+    const NAME: &'static str = "std";
+
+    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+        let mut client = sonnette_std::Client::new(scenario.protocol.clone(), Scripted::new(script, manner));
+        let outcomes = async_io::block_on(play(&mut client, &scenario.calls));
+        (outcomes, client.stream().is_over())
+    }
+
+    fn over_tcp(scenario: &Scenario<P>, address: SocketAddr) -> Vec<String> {
+        let mut client = sonnette_std::Connect::new().tcp(scenario.protocol.clone(), address).unwrap();
+        async_io::block_on(play(&mut client, &scenario.calls))
+    }
+}
+
+struct Smol;
+
+impl<P: Spoken> Client<P> for Smol {
+    const NAME: &'static str = "smol";
+
+    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+        let mut client = sonnette_smol::Client::new(scenario.protocol.clone(), Polled(Scripted::new(script, manner)));
+        let outcomes = async_io::block_on(play(&mut *client, &scenario.calls));
+        (outcomes, client.stream().0.is_over())
+    }
+
+    fn over_tcp(scenario: &Scenario<P>, address: SocketAddr) -> Vec<String> {
+        async_io::block_on(async {
+            let connect = sonnette_smol::Connect::new();
+            let client = sonnette_smol::Client::connect_with(&connect, scenario.protocol.clone(), address).await;
+            play(&mut *client.unwrap(), &scenario.calls).await
+        })
+    }
+}
+
+struct Tokio;
+
+impl<P: Spoken> Client<P> for Tokio {
+    const NAME: &'static str = "tokio";
+
+    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+        runtime().block_on(async {
+            let stream = Polled(Scripted::new(script, manner));
+            let mut client = sonnette_tokio::Client::new(scenario.protocol.clone(), stream);
+            let outcomes = play(&mut *client, &scenario.calls).await;
+            (outcomes, client.stream().0.is_over())
+        })
+    }
+
+    fn over_tcp(scenario: &Scenario<P>, address: SocketAddr) -> Vec<String> {
+        runtime().block_on(async {
+            let connect = sonnette_tokio::Connect::new();
+            let client = sonnette_tokio::Client::connect_with(&connect, scenario.protocol.clone(), address).await;
+            play(&mut *client.unwrap(), &scenario.calls).await
+        })
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn in_memory<P: Spoken, C: Client<P>>(scenarios: &[Scenario<P>]) {
+    for scenario in scenarios {
+        for manner in MANNERS {
+            let at = format!("{} by {}, {manner:?}", scenario.name, C::NAME);
+            let (outcomes, over) = C::in_memory(scenario, &scenario.wire, manner);
+            assert_eq!(outcomes, scenario.expected(), "{at}");
+            assert!(over, "{at}: there is more in the script");
+        }
+    }
+}
+
+fn over_tcp<P: Spoken, C: Client<P>>(scenarios: &[Scenario<P>]) {
+    for scenario in scenarios {
+        let (address, server) = tcp::serve(scenario.wire.clone());
+        let outcomes = C::over_tcp(scenario, address);
+        assert_eq!(outcomes, scenario.expected(), "{} by {}", scenario.name, C::NAME);
+        server.join().unwrap();
+    }
+}
+
+/// Cut off after each octet, by the end of the stream or by a reset, a client tells what it was told before, and then how
+/// the connection ended: the same however the stream goes, and the same as every other client.
+fn cut<P: Spoken, C: Client<P>>(scenarios: &[Scenario<P>]) {
+    for scenario in scenarios {
+        for after in 0..=scenario.octets() {
+            for end in [None, Some(Line::Reset)] {
+                let script = scenario.cut(after, end.clone());
+                let expected = Std::in_memory(scenario, &script, MANNERS[0]).0;
+                for manner in MANNERS {
+                    let outcomes = C::in_memory(scenario, &script, manner).0;
+                    assert_eq!(
+                        outcomes,
+                        expected,
+                        "{} by {}, {manner:?}, cut at {after}: {end:?}",
+                        scenario.name,
+                        C::NAME
+                    );
+                }
+            }
+        }
+    }
+}
+
+macro_rules! clients {
+    ($($name:ident $client:ident;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn over_scripted_streams() {
+                in_memory::<_, $client>(&board::scenarios());
+            }
+
+            #[test]
+            fn cut_off_anywhere() {
+                cut::<_, $client>(&board::scenarios());
+            }
+
+            #[test]
+            fn over_sockets() {
+                over_tcp::<_, $client>(&board::scenarios());
+            }
+        }
+    )*};
+}
+
+clients! {
+    on_std Std;
+    on_smol Smol;
+    on_tokio Tokio;
+}

@@ -1,0 +1,245 @@
+//! What the clients of the two runtimes do beyond the scenarios: connecting, deadlines, streams, handlers, closing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use futures_lite::StreamExt;
+use sonnette::board::{Board, Notification, Refusal, Request};
+use sonnette::{Error as Violation, Event, Timeouts};
+use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Transport, board};
+use sonnette_std::server::Server;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A server that has a new random number each other millisecond.
+fn server() -> SocketAddr {
+    let mut server = Server::bind("127.0.0.1:0", Board::silent()).unwrap();
+    server.set_classified("nice flat in the 11e").unwrap();
+    let address = server.local_addr().unwrap();
+    thread::spawn(move || {
+        let (began, every) = (Instant::now(), Duration::from_millis(2));
+        for number in 1.. {
+            server.set_random(number.into());
+            loop {
+                let left = (every * number).saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                server.turn(Some(left)).unwrap();
+            }
+        }
+    });
+    address
+}
+
+/// Listens, and runs `serve` on the first connection.
+fn listen(serve: impl FnOnce(TcpStream) + Send + 'static) -> (SocketAddr, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, thread::spawn(move || serve(listener.accept().unwrap().0)))
+}
+
+fn is_send<T: Send>(value: T) -> T {
+    value
+}
+
+/// Rings for each notification, up to a number of them.
+struct Fetch {
+    left: usize,
+    fetched: Vec<i64>,
+}
+
+impl<T: Transport + Send> AsyncHandler<Board, T> for Fetch {
+    async fn notification(&mut self, client: &mut Driver<Board, T>, _: Notification) -> Result<(), Error<Refusal>> {
+        client.stop_notify().await?;
+        self.fetched.push(client.random().await?);
+        client.notify().await?;
+        self.left -= 1;
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == 0
+    }
+}
+
+struct Count(usize);
+
+impl board::Handler for Count {
+    fn random_available(&mut self) {
+        self.0 -= 1;
+    }
+
+    fn is_done(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// All that a client can do, in futures that can be sent to another thread.
+async fn talk<T: Transport + Send>(client: &mut Driver<Board, T>) {
+    is_send(client.random()).await.unwrap();
+    assert_eq!(is_send(client.classified()).await.unwrap(), "nice flat in the 11e");
+    is_send(client.notify()).await.unwrap();
+    assert_eq!(is_send(client.wait_notification()).await.unwrap(), Some(Notification::Random));
+    is_send(client.ring(Request::Random)).await.unwrap();
+
+    let mut seen = Vec::new();
+    let mut notifications = is_send(client.notifications());
+    while seen.is_empty() {
+        seen.push(is_send(notifications.next()).await.unwrap().unwrap());
+    }
+    assert_eq!(seen, [Notification::Random]);
+
+    client.ring(Request::Random).await.unwrap();
+    let mut fetch = Fetch { left: 5, fetched: vec![] };
+    is_send(client.run_with(&mut fetch)).await.unwrap();
+    assert_eq!(fetch.fetched.len(), 5);
+    is_send(client.run(&mut Count(1))).await.unwrap();
+
+    is_send(client.stop_notify()).await.unwrap();
+    is_send(client.call_with(Request::Random, |_| {})).await.unwrap();
+    let id = client.start(Request::Random).unwrap();
+    is_send(client.flush()).await.unwrap();
+    is_send(client.outcome(id)).await.unwrap();
+    is_send(client.close()).await.unwrap();
+    loop {
+        match is_send(client.next_event()).await.unwrap() {
+            Event::Closed => break,
+            event => assert!(!matches!(event, Event::Lost { .. }), "{event:?}"),
+        }
+    }
+    assert!(client.notifications().next().await.unwrap().is_err());
+}
+
+/// A server that says nothing is given up, and the timer is what ends the wait.
+async fn overdue<T: Transport>(client: &mut Driver<Board, T>) {
+    let overdue = |error: &Error<Refusal>, wanted: Violation| match error {
+        Error::Lost { sent: true, end: End::Failed(error) } | Error::Ended(End::Failed(error)) => *error == wanted,
+        _ => false,
+    };
+    let error = client.random().await.unwrap_err();
+    assert!(overdue(&error, Violation::ReplyTimeout), "{error:?}");
+}
+
+/// A client that says it has finished is still answered.
+async fn closed<T: Transport>(client: &mut Driver<Board, T>) {
+    client.start(Request::Random).unwrap();
+    client.close().await.unwrap();
+    assert_eq!(client.wait_notification().await.unwrap_err().to_string(), "the server closed the connection");
+}
+
+fn connect() -> Connect {
+    Connect::new()
+        .connect_timeout(Some(Duration::from_secs(30)))
+        .keepalive(Some(Duration::from_secs(77)))
+        .timeouts(Timeouts { reply: Some(Duration::from_millis(20)), ..Timeouts::default() })
+}
+
+fn refused() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn silent_server() -> (SocketAddr, thread::JoinHandle<()>) {
+    listen(|mut stream| {
+        // Until the client is gone.
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    })
+}
+
+fn closing_server() -> (SocketAddr, thread::JoinHandle<()>) {
+    listen(|mut stream| {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "random?\r\n");
+        stream.write_all(b"1\r\n").unwrap();
+    })
+}
+
+fn on_unix(path: &std::path::Path) -> thread::JoinHandle<()> {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        let (mut stream, _): (UnixStream, _) = listener.accept().unwrap();
+        let mut said = [0; 9];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"random?\r\n");
+        stream.write_all(b"7\r\n").unwrap();
+    })
+}
+
+macro_rules! runtime {
+    ($name:ident, $client:ident, $block_on:path) => {
+        mod $name {
+            use super::*;
+            use $client::Client;
+
+            #[test]
+            fn all_that_a_client_can_do() {
+                $block_on(async {
+                    let connecting = Client::<Board, _>::connect(server());
+                    talk(&mut is_send(connecting).await.unwrap()).await;
+                });
+            }
+
+            #[test]
+            fn the_machine_s_deadlines_are_honoured() {
+                let (address, server) = silent_server();
+                $block_on(async {
+                    let mut client = Client::connect_with(&connect(), Board::silent(), address).await.unwrap();
+                    overdue(&mut client).await;
+                });
+                server.join().unwrap();
+            }
+
+            #[test]
+            fn what_is_closed_tells_the_server_and_is_answered_to_the_end() {
+                let (address, server) = closing_server();
+                $block_on(async {
+                    let mut client = Client::<Board, _>::connect(address).await.unwrap();
+                    closed(&mut client).await;
+                });
+                server.join().unwrap();
+            }
+
+            #[test]
+            fn every_address_is_tried_and_the_socket_set_up() {
+                let (address, server) = silent_server();
+                $block_on(async {
+                    let addresses = [refused(), address];
+                    let client = Client::connect_with(&connect(), Board::silent(), &addresses[..]).await.unwrap();
+                    let socket = socket2::SockRef::from(client.stream());
+                    assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+                    assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+                    let (state, stream, kept) = client.into_parts();
+                    let client = Client::with_state(state, stream);
+                    assert!(kept.is_empty() && client.state().output().is_empty());
+
+                    let error = Client::<Board, _>::connect(refused()).await.unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+                    let error = Client::<Board, _>::connect(&[] as &[SocketAddr]).await.unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                });
+                server.join().unwrap();
+            }
+
+            #[test]
+            fn over_a_unix_socket() {
+                let scratch = tempfile::tempdir().unwrap();
+                let path = scratch.path().join("board");
+                let server = on_unix(&path);
+                $block_on(async {
+                    let mut client = is_send(Client::<Board, _>::connect_unix(&path)).await.unwrap();
+                    assert_eq!(client.random().await.unwrap(), 7);
+                });
+                server.join().unwrap();
+            }
+        }
+    };
+}
+
+fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+runtime!(on_smol, sonnette_smol, async_io::block_on);
+runtime!(on_tokio, sonnette_tokio, on_one_thread);
