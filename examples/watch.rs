@@ -1,16 +1,17 @@
 //! Watches a notice board: asks for everything once, then fetches what the server rings for.
 //!
-//! `cargo run --example watch -- [HOST:PORT] [--runtime std] [--dialect silent|acknowledged] [--count N]`
+//! `cargo run --example watch -- [HOST:PORT] [--runtime std|smol|tokio] [--dialect silent|acknowledged] [--count N]`
 //!
 //! Without an address it starts a server of its own. Standard output has one line per fact; everything else goes to
 //! standard error.
 
 mod support;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{Parser, ValueEnum};
+use futures_lite::FutureExt;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
-use sonnette_std::{Client, Connect, Error, Interrupter, Socket};
+use sonnette_std::{Error, Socket};
+use sonnette_tokio::{Connect, Driver, Transport};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
@@ -55,10 +56,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let options: Options = support::options();
-    if options.runtime != Runtime::Std {
-        let message = "the runtimes smol and tokio are still to come; there is std";
-        support::wrong_options::<Options>(&Options::command().error(ErrorKind::InvalidValue, message));
-    }
     match watch(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,33 +71,113 @@ fn watch(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         None => (start_server(options.dialect)?, Some(options.count.unwrap_or(COUNT))),
     };
     ctrlc::set_handler(interrupt)?;
-    let connected = Connect::new().connect_timeout(Some(CONNECT_TIMEOUT)).tcp(options.dialect.board(), &*address);
-    let mut client = connected.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+    let board = options.dialect.board();
+    let connect = Connect::new().connect_timeout(Some(CONNECT_TIMEOUT));
+    let cannot_connect = |error: io::Error| format!("cannot connect to {address}: {error}");
+    match options.runtime {
+        Runtime::Std => {
+            let connect = sonnette_std::Connect::new().connect_timeout(Some(CONNECT_TIMEOUT));
+            let mut client = connect.tcp(board, &*address).map_err(cannot_connect)?;
+            let interrupter = client.interrupter();
+            INTERRUPT.get_or_init(|| Box::new(move || interrupter.interrupt()));
+            // A client that blocks is never waited for.
+            stopped(futures_lite::future::block_on(session(&mut client, count)))?;
+            match client.leave().and_then(|()| client.close()) {
+                // After Ctrl-C nothing is read any more, so a leave that waits for the server's answer stays unsent.
+                Ok(()) | Err(Error::Interrupted { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Runtime::Smol => async_io::block_on(async {
+            let client = sonnette_smol::Client::connect_with(&connect, board, &*address).await;
+            watch_on_runtime(&mut *client.map_err(cannot_connect)?, count).await
+        }),
+        Runtime::Tokio => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let client = sonnette_tokio::Client::connect_with(&connect, board, &*address).await;
+            watch_on_runtime(&mut *client.map_err(cannot_connect)?, count).await
+        }),
+    }
+}
 
-    INTERRUPTER.get_or_init(|| client.interrupter());
+/// A future that is dropped loses nothing: so Ctrl-C drops the session, wherever it waits.
+async fn watch_on_runtime<T: Transport>(
+    client: &mut Driver<Board, T>,
+    count: Option<NonZeroU64>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let (interrupt, interrupted) = async_channel::bounded(1);
+    INTERRUPT.get_or_init(|| {
+        Box::new(move || {
+            // One that is full has told it already.
+            let _ = interrupt.try_send(());
+        })
+    });
+    let interrupted = async {
+        let _ = interrupted.recv().await;
+        Err(Stop::Client(Error::Interrupted { id: None }))
+    };
+    stopped(session(client, count).or(interrupted).await)?;
+    client.leave().await?;
+    Ok(client.close().await?)
+}
 
-    match session(&mut client, count) {
+fn stopped(session: Result<(), Stop>) -> Result<(), Box<dyn std::error::Error>> {
+    match session {
         Ok(()) => {}
         Err(Stop::Client(Error::Interrupted { .. })) => support::tell("watch: interrupted, leaving"),
         Err(Stop::Client(error)) => return Err(error.into()),
         Err(Stop::Output(error)) => return Err(format!("cannot write: {error}").into()),
     }
-    match client.leave().and_then(|()| client.close()) {
-        // After Ctrl-C nothing is read any more, so a leave that waits for the server's answer stays unsent.
-        Ok(()) | Err(Error::Interrupted { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+    Ok(())
+}
+
+/// How to end the session, once there is a connection.
+static INTERRUPT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// Ctrl-C ends the session, and the rest happens as after any other end. Before there is a connection there is nothing to
+/// leave; and who asks twice does not want to wait.
+fn interrupt() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    match INTERRUPT.get() {
+        Some(interrupt) if !ASKED.swap(true, Ordering::Relaxed) => interrupt(),
+        _ => std::process::exit(0),
     }
 }
 
-static INTERRUPTER: OnceLock<Interrupter> = OnceLock::new();
+/// What the session needs of a client, whatever its runtime.
+trait Client {
+    async fn call(&mut self, request: Request) -> Result<Reply, Error<Refusal>>;
+    async fn notify(&mut self) -> Result<(), Error<Refusal>>;
+    async fn wait_notification(&mut self) -> Result<Option<Notification>, Error<Refusal>>;
+    async fn ring(&mut self, request: Request) -> Result<Reply, Error<Refusal>>;
+}
 
-/// Ctrl-C shuts the read half: whatever waits there is interrupted, and the rest happens as after any other end. Before
-/// there is a connection there is nothing to leave; and who asks twice does not want to wait.
-fn interrupt() {
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    match INTERRUPTER.get() {
-        Some(interrupter) if !ASKED.swap(true, Ordering::Relaxed) => interrupter.interrupt(),
-        _ => std::process::exit(0),
+impl Client for sonnette_std::Client<Board, Socket> {
+    async fn call(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.call(request)
+    }
+    async fn notify(&mut self) -> Result<(), Error<Refusal>> {
+        self.notify()
+    }
+    async fn wait_notification(&mut self) -> Result<Option<Notification>, Error<Refusal>> {
+        self.wait_notification()
+    }
+    async fn ring(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.ring(request)
+    }
+}
+
+impl<T: Transport> Client for Driver<Board, T> {
+    async fn call(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.call(request).await
+    }
+    async fn notify(&mut self) -> Result<(), Error<Refusal>> {
+        self.notify().await
+    }
+    async fn wait_notification(&mut self) -> Result<Option<Notification>, Error<Refusal>> {
+        self.wait_notification().await
+    }
+    async fn ring(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.ring(request).await
     }
 }
 
@@ -121,15 +198,15 @@ impl From<io::Error> for Stop {
     }
 }
 
-fn session(client: &mut Client<Board, Socket>, count: Option<NonZeroU64>) -> Result<(), Stop> {
+async fn session(client: &mut impl Client, count: Option<NonZeroU64>) -> Result<(), Stop> {
     for request in [Request::Random, Request::Classified] {
-        let reply = client.call(request)?;
+        let reply = client.call(request).await?;
         say_reply(&reply)?;
     }
-    client.notify()?;
+    client.notify().await?;
     let mut handled = 0;
     while count.is_none_or(|count| handled < count.get()) {
-        let Some(notification) = client.wait_notification()? else { break };
+        let Some(notification) = client.wait_notification().await? else { break };
         let fetch = match notification {
             Notification::Random => Request::Random,
             Notification::Classified => Request::Classified,
@@ -140,7 +217,7 @@ fn session(client: &mut Client<Board, Socket>, count: Option<NonZeroU64>) -> Res
             }
         };
         say("notified", if fetch == Request::Random { "random" } else { "classified" })?;
-        let reply = client.ring(fetch)?;
+        let reply = client.ring(fetch).await?;
         say_reply(&reply)?;
         handled += 1;
     }

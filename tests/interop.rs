@@ -56,10 +56,11 @@ fn our_client_and_its_server() {
 #[test]
 #[ignore = "needs Twisted: .ci/twisted runs it"]
 fn our_example_and_its_server() {
-    for (dialect, _) in DIALECTS {
+    let runtimes = ["std", "smol", "tokio"];
+    for ((dialect, _), runtime) in DIALECTS.into_iter().flat_map(|dialect| runtimes.map(|runtime| (dialect, runtime))) {
         let (_server, address) = Started::listening(python("server.py").arg(dialect));
         let watched = Command::new(examples::example("watch"))
-            .args([&address, "--dialect", dialect, "--count", "20"])
+            .args([&address, "--dialect", dialect, "--count", "20", "--runtime", runtime])
             .stdin(Stdio::null())
             .output()
             .unwrap();
