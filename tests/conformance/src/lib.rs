@@ -12,13 +12,13 @@
     reason = "it is a test"
 )]
 
-/// A call that timed out can be repeated.
+/// A call that timed out, or was given up after so many polls, can be repeated.
 macro_rules! repeat {
-    ($call:expr) => {
+    ($polls:expr, $call:expr) => {
         loop {
-            match $call.await {
-                Err(Error::TimedOut { .. }) => {}
-                outcome => break outcome,
+            match give_up_after($polls, $call).await {
+                None | Some(Err(Error::TimedOut { .. })) => {}
+                Some(outcome) => break outcome,
             }
         }
     };
@@ -32,6 +32,9 @@ pub mod tcp;
 use sonnette::{Event, Protocol};
 use sonnette_driver::Error;
 use std::fmt::Debug;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use subject::Subject;
 
 /// A protocol whose requests can be written in a scenario.
@@ -127,45 +130,61 @@ impl<P: Spoken> Scenario<P> {
 
 /// Makes the calls, and tells what each came to.
 pub async fn play<P: Spoken>(client: &mut impl Subject<P>, calls: &[Call]) -> Vec<String> {
+    play_with_patience(client, calls, usize::MAX).await
+}
+
+/// As [`play`], dropping the future of each call after so many polls, and taking it up again.
+pub async fn play_with_patience<P: Spoken>(client: &mut impl Subject<P>, calls: &[Call], polls: usize) -> Vec<String> {
     let mut outcomes = Vec::new();
     for call in calls {
-        outcomes.push(make(client, call).await);
+        outcomes.push(make(client, call, polls).await);
     }
     outcomes
 }
 
-async fn make<P: Spoken>(client: &mut impl Subject<P>, call: &Call) -> String {
+async fn make<P: Spoken>(client: &mut impl Subject<P>, call: &Call, polls: usize) -> String {
     let request = || P::request(call.argument);
     match call.method {
-        "call" => {
-            let mut reply = client.call(request()).await;
-            while let Err(Error::TimedOut { id: Some(id) }) = reply {
-                reply = client.outcome(id).await;
-            }
-            told(reply)
+        // What is rejected does not wait.
+        "call" | "ring" if polls == usize::MAX || call.outcome.starts_with("not sent") => {
+            let reply = if call.method == "call" { client.call(request()).await } else { client.ring(request()).await };
+            told(match reply {
+                Err(Error::TimedOut { id: Some(id) }) => repeat!(polls, client.outcome(id)),
+                reply => reply,
+            })
         }
-        // Taken up again, what a ring came to is known by its two halves.
+        // A dropped future takes the id with it: what is asked by itself can be taken up again.
+        "call" => match client.start(request()) {
+            Ok(id) => told(repeat!(polls, client.outcome(id))),
+            Err(_) => told(client.call(request()).await),
+        },
         "ring" => {
-            let mut reply = client.ring(request()).await;
-            while let Err(Error::TimedOut { id: Some(id) }) = reply {
-                reply = client.outcome(id).await;
+            if let Err(error) = repeat!(polls, client.leave()) {
+                return error.to_string();
             }
-            told(reply)
+            match client.start(request()) {
+                Ok(id) => {
+                    // Polled once, it is asked.
+                    let _ = give_up_after(1, client.enter(P::subscription(""))).await;
+                    told(repeat!(polls, client.outcome(id)))
+                }
+                Err(_) => told(client.ring(request()).await),
+            }
         }
         "start" => match client.start(request()) {
             Ok(_) => "asked".into(),
             Err(rejected) => format!("{}", rejected.reason),
         },
-        "enter" => told(repeat!(client.enter(P::subscription(call.argument))).map(|_| ())),
-        "leave" => told(repeat!(client.leave())),
-        "next" => told(repeat!(client.next_notification())),
-        "event" => told_event(repeat!(client.next_event())),
+        "enter" => told(repeat!(polls, client.enter(P::subscription(call.argument))).map(|_| ())),
+        "leave" => told(repeat!(polls, client.leave())),
+        "next" => told(repeat!(polls, client.next_notification())),
+        "event" => told_event(repeat!(polls, client.next_event())),
         "rest" => {
             let mut rest = Vec::new();
             loop {
-                let event = repeat!(client.next_event());
+                let event = repeat!(polls, client.next_event());
                 let ended = matches!(event, Ok(Event::Closed) | Err(_));
-                // Changes of mode show here only if the call that waits for them timed out.
+                // Changes of mode show here only if the call that waits for them was taken up again.
                 if !matches!(event, Ok(Event::Entered { .. } | Event::Left { .. })) {
                     rest.push(told_event(event));
                 }
@@ -176,6 +195,19 @@ async fn make<P: Spoken>(client: &mut impl Subject<P>, call: &Call) -> String {
         }
         other => panic!("what is {other:?}?"),
     }
+}
+
+/// Polls at most so often; `None` if the future was dropped before its end.
+async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut left) = (pin!(future), polls);
+    poll_fn(|cx| match left.checked_sub(1) {
+        Some(fewer) => {
+            left = fewer;
+            future.as_mut().poll(cx).map(Some)
+        }
+        None => Poll::Ready(None),
+    })
+    .await
 }
 
 fn told<T: Debug, R: Debug>(outcome: Result<T, Error<R>>) -> String {

@@ -2,15 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
-use sonnette_conformance::{Line, Scenario, Spoken, board, play, tcp};
+use sonnette_conformance::{Call, Line, Scenario, Spoken, board, play, play_with_patience, tcp};
 use std::net::SocketAddr;
 
 /// A client's way to play a scenario.
 trait Client<P: Spoken> {
     const NAME: &'static str;
 
-    /// Over a scripted stream; whether the whole script was played, too.
-    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool);
+    /// Over a scripted stream, each call dropped after so many polls and taken up again; whether the whole script was
+    /// played, too.
+    fn with_patience(scenario: &Scenario<P>, script: &[Line], manner: Manner, polls: usize) -> (Vec<String>, bool);
+
+    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+        Self::with_patience(scenario, script, manner, usize::MAX)
+    }
 
     fn over_tcp(scenario: &Scenario<P>, address: SocketAddr) -> Vec<String>;
 }
@@ -20,9 +25,9 @@ struct Std;
 impl<P: Spoken> Client<P> for Std {
     const NAME: &'static str = "std";
 
-    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+    fn with_patience(scenario: &Scenario<P>, script: &[Line], manner: Manner, polls: usize) -> (Vec<String>, bool) {
         let mut client = sonnette_std::Client::new(scenario.protocol.clone(), Scripted::new(script, manner));
-        let outcomes = async_io::block_on(play(&mut client, &scenario.calls));
+        let outcomes = async_io::block_on(play_with_patience(&mut client, &scenario.calls, polls));
         (outcomes, client.stream().is_over())
     }
 
@@ -37,9 +42,9 @@ struct Smol;
 impl<P: Spoken> Client<P> for Smol {
     const NAME: &'static str = "smol";
 
-    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+    fn with_patience(scenario: &Scenario<P>, script: &[Line], manner: Manner, polls: usize) -> (Vec<String>, bool) {
         let mut client = sonnette_smol::Client::new(scenario.protocol.clone(), Polled(Scripted::new(script, manner)));
-        let outcomes = async_io::block_on(play(&mut *client, &scenario.calls));
+        let outcomes = async_io::block_on(play_with_patience(&mut *client, &scenario.calls, polls));
         (outcomes, client.stream().0.is_over())
     }
 
@@ -57,11 +62,11 @@ struct Tokio;
 impl<P: Spoken> Client<P> for Tokio {
     const NAME: &'static str = "tokio";
 
-    fn in_memory(scenario: &Scenario<P>, script: &[Line], manner: Manner) -> (Vec<String>, bool) {
+    fn with_patience(scenario: &Scenario<P>, script: &[Line], manner: Manner, polls: usize) -> (Vec<String>, bool) {
         runtime().block_on(async {
             let stream = Polled(Scripted::new(script, manner));
             let mut client = sonnette_tokio::Client::new(scenario.protocol.clone(), stream);
-            let outcomes = play(&mut *client, &scenario.calls).await;
+            let outcomes = play_with_patience(&mut *client, &scenario.calls, polls).await;
             (outcomes, client.stream().0.is_over())
         })
     }
@@ -86,6 +91,25 @@ fn in_memory<P: Spoken, C: Client<P>>(scenarios: &[Scenario<P>]) {
             let (outcomes, over) = C::in_memory(scenario, &scenario.wire, manner);
             assert_eq!(outcomes, scenario.expected(), "{at}");
             assert!(over, "{at}: there is more in the script");
+        }
+    }
+}
+
+/// Each future is dropped at each of its await points: nothing is lost, repeated or reordered.
+fn dropped<P: Spoken, C: Client<P>>(scenarios: &[Scenario<P>]) {
+    // Where a ring is taken apart to be taken up again, its enter tells by itself that it was refused.
+    let comes_to_the_same = |scenario: &&Scenario<P>| {
+        let rung = |calls: &[Call]| calls[0].method == "ring" && calls[1].outcome.contains("refused");
+        !scenario.calls.windows(2).any(rung)
+    };
+    for scenario in scenarios.iter().filter(comes_to_the_same) {
+        for manner in MANNERS {
+            for polls in 1..20 {
+                let at = format!("{} by {}, {manner:?}, dropped after {polls} polls", scenario.name, C::NAME);
+                let (outcomes, over) = C::with_patience(scenario, &scenario.wire, manner, polls);
+                assert_eq!(outcomes, scenario.expected(), "{at}");
+                assert!(over, "{at}: there is more in the script");
+            }
         }
     }
 }
@@ -130,6 +154,11 @@ macro_rules! clients {
             #[test]
             fn over_scripted_streams() {
                 in_memory::<_, $client>(&board::scenarios());
+            }
+
+            #[test]
+            fn dropped_anywhere() {
+                dropped::<_, $client>(&board::scenarios());
             }
 
             #[test]

@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use futures_lite::StreamExt;
-use sonnette::board::{Board, Notification, Refusal, Request};
+use socket2::SockRef;
+use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette::{Error as Violation, Event, Timeouts};
 use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Transport, board};
 use sonnette_std::server::Server;
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::pin;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,6 +132,57 @@ async fn closed<T: Transport>(client: &mut Driver<Board, T>) {
     assert_eq!(client.wait_notification().await.unwrap_err().to_string(), "the server closed the connection");
 }
 
+/// Nothing is polled while nothing happens: how often, until the time is over.
+async fn idle<T: Transport>(client: &mut Driver<Board, T>, over: impl Future<Output = ()>) -> usize {
+    client.notify().await.unwrap();
+    let (mut waiting, mut over, mut polls) = (pin!(client.wait_notification()), pin!(over), 0);
+    poll_fn(|cx| {
+        polls += 1;
+        assert!(waiting.as_mut().poll(cx).is_pending(), "the server says nothing");
+        over.as_mut().poll(cx)
+    })
+    .await;
+    polls
+}
+
+const QUESTIONS: usize = 1_000;
+const ANSWER: [u8; 16_002] = {
+    let mut answer = [b'x'; 16_002];
+    (answer[16_000], answer[16_001]) = (b'\r', b'\n');
+    answer
+};
+
+/// A server that reads no question before it has written all the answers: more than the system keeps for either side,
+/// as are the questions for sockets with room for few.
+fn stubborn_server() -> (SocketAddr, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&listener).set_recv_buffer_size(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for _ in 0..QUESTIONS {
+            stream.write_all(&ANSWER).unwrap();
+        }
+        let mut asked = String::new();
+        stream.read_to_string(&mut asked).unwrap();
+        assert_eq!(asked, "classified?\r\n".repeat(QUESTIONS));
+    };
+    (address, thread::spawn(serve))
+}
+
+async fn full<T: Transport>(client: &mut Driver<Board, T>) {
+    for _ in 0..QUESTIONS {
+        client.start(Request::Classified).unwrap();
+    }
+    for _ in 0..QUESTIONS {
+        match client.next_event().await.unwrap() {
+            Event::Reply { reply: Reply::Classified(text), .. } => assert_eq!(text.len(), ANSWER.len() - 2),
+            event => panic!("{event:?}"),
+        }
+    }
+    client.close().await.unwrap();
+}
+
 fn connect() -> Connect {
     Connect::new()
         .connect_timeout(Some(Duration::from_secs(30)))
@@ -168,7 +222,7 @@ fn on_unix(path: &std::path::Path) -> thread::JoinHandle<()> {
 }
 
 macro_rules! runtime {
-    ($name:ident, $client:ident, $block_on:path) => {
+    ($name:ident, $client:ident, $block_on:path, $after:path) => {
         mod $name {
             use super::*;
             use $client::Client;
@@ -207,7 +261,7 @@ macro_rules! runtime {
                 $block_on(async {
                     let addresses = [refused(), address];
                     let client = Client::connect_with(&connect(), Board::silent(), &addresses[..]).await.unwrap();
-                    let socket = socket2::SockRef::from(client.stream());
+                    let socket = SockRef::from(client.stream());
                     assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
                     assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
                     let (state, stream, kept) = client.into_parts();
@@ -218,6 +272,32 @@ macro_rules! runtime {
                     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
                     let error = Client::<Board, _>::connect(&[] as &[SocketAddr]).await.unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                });
+                server.join().unwrap();
+            }
+
+            #[test]
+            fn nothing_is_polled_while_nothing_happens() {
+                let (address, server) = silent_server();
+                $block_on(async {
+                    let mut client = Client::<Board, _>::connect(address).await.unwrap();
+                    let over = async {
+                        let _ = $after(Duration::from_millis(50)).await;
+                    };
+                    // Once at first, once when the time is over, and for readiness that was left from connecting.
+                    let polls = idle(&mut client, over).await;
+                    assert!(polls <= 4, "{polls} polls");
+                });
+                server.join().unwrap();
+            }
+
+            #[test]
+            fn full_buffers_on_both_sides_are_no_deadlock() {
+                let (address, server) = stubborn_server();
+                $block_on(async {
+                    let mut client = Client::<Board, _>::connect(address).await.unwrap();
+                    SockRef::from(client.stream()).set_send_buffer_size(1).unwrap();
+                    full(&mut client).await;
                 });
                 server.join().unwrap();
             }
@@ -241,5 +321,5 @@ fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-runtime!(on_smol, sonnette_smol, async_io::block_on);
-runtime!(on_tokio, sonnette_tokio, on_one_thread);
+runtime!(on_smol, sonnette_smol, async_io::block_on, async_io::Timer::after);
+runtime!(on_tokio, sonnette_tokio, on_one_thread, tokio::time::sleep);
