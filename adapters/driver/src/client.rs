@@ -1,10 +1,15 @@
 /// For adapters: defines the `Client` of a runtime over its transport `Io`, which implements `From` for each stream that
 /// satisfies the bounds, and has it in a field `stream`. The methods of a client that do not depend on the runtime are
-/// those of [`Driver`](crate::Driver), to which it dereferences.
+/// those of [`Driver`](crate::Driver), to which it dereferences. Beside it the runtime defines `connect_with` for its TCP.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! client {
-    ($(#[$attribute:meta])* over $($bound:tt)+) => {
+    (
+        $(#[$attribute:meta])*
+        over [$($bound:tt)+];
+        tcp $tcp:ty, at $address:path;
+        unix $unix:ident
+    ) => {
         $(#[$attribute])*
         #[derive(Debug)]
         pub struct Client<P: ::sonnette::Protocol, S> {
@@ -43,6 +48,34 @@ macro_rules! client {
             ) -> (::sonnette::ClientState<P>, S, ::std::collections::VecDeque<::sonnette::Event<P>>) {
                 let (state, transport, kept) = self.driver.into_parts();
                 (state, transport.stream, kept)
+            }
+        }
+
+        impl<P: ::sonnette::Protocol> Client<P, $tcp> {
+            /// Connects over TCP in the protocol's default dialect, trying every address of the name in turn, with
+            /// `TCP_NODELAY` on. [`connect_with`](Self::connect_with) sets more.
+            ///
+            /// # Errors
+            /// That of the last address, or `InvalidInput` if there is none.
+            pub async fn connect(address: impl $address) -> ::std::io::Result<Self>
+            where
+                P: Default,
+            {
+                Self::connect_with(&$crate::Connect::new(), P::default(), address).await
+            }
+        }
+
+        #[cfg(unix)]
+        impl<P: ::sonnette::Protocol> Client<P, $unix> {
+            /// Connects over a Unix socket in the protocol's default dialect.
+            ///
+            /// # Errors
+            /// Those of the system.
+            pub async fn connect_unix(path: impl AsRef<::std::path::Path>) -> ::std::io::Result<Self>
+            where
+                P: Default,
+            {
+                Ok(Self::new(P::default(), $unix::connect(path).await?))
             }
         }
 

@@ -25,7 +25,8 @@ thread_local! {
 /// A method that waits is an `async fn`, for whatever executor polls it; over a transport that is never `Pending` it is
 /// ready at the first poll, which is how the blocking client calls it. Each is cancel safe: a future that is dropped, or
 /// ends in [`Error::TimedOut`] and its like, has lost nothing. The request it asked stays asked; wait for its outcome
-/// with [`outcome`](Self::outcome), or give it up by asking another one.
+/// with [`outcome`](Self::outcome), or give it up by asking another one. The error has its id, which goes with a future
+/// that is dropped: what is to be dropped and taken up again is asked by [`start`](Self::start).
 pub struct Driver<P: Protocol, T> {
     state: ClientState<P>,
     transport: T,

@@ -32,8 +32,6 @@ use sonnette::Protocol;
 use std::fmt;
 use std::future::Future;
 use std::io;
-#[cfg(unix)]
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -42,22 +40,12 @@ pub use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Handler, No
 
 sonnette_driver::client! {
     /// A client on async-io. Its other methods are those of [`Driver`].
-    over AsyncRead + AsyncWrite + Unpin
+    over [AsyncRead + AsyncWrite + Unpin];
+    tcp TcpStream, at AsyncToSocketAddrs;
+    unix UnixStream
 }
 
 impl<P: Protocol> Client<P, TcpStream> {
-    /// Connects over TCP in the protocol's default dialect, trying every address of the name in turn, with `TCP_NODELAY`
-    /// on.
-    ///
-    /// # Errors
-    /// That of the last address, or `InvalidInput` if there is none.
-    pub async fn connect(address: impl AsyncToSocketAddrs) -> io::Result<Self>
-    where
-        P: Default,
-    {
-        Self::connect_with(&Connect::new(), P::default(), address).await
-    }
-
     /// As [`connect`](Self::connect), with everything settable.
     ///
     /// # Errors
@@ -73,20 +61,6 @@ impl<P: Protocol> Client<P, TcpStream> {
             })
             .await?;
         Ok(Self::with_state(connect.state(protocol), stream))
-    }
-}
-
-#[cfg(unix)]
-impl<P: Protocol> Client<P, UnixStream> {
-    /// Connects over a Unix socket in the protocol's default dialect.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub async fn connect_unix(path: impl AsRef<Path>) -> io::Result<Self>
-    where
-        P: Default,
-    {
-        Ok(Self::new(P::default(), UnixStream::connect(path).await?))
     }
 }
 

@@ -87,12 +87,17 @@ impl<S: Read + Write> Transport for Blocking<S> {
     }
 }
 
+/// Runs a future to its end that never waits.
+pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
 /// Runs a future of the driver to its end: over a stream that blocks it never waits.
 fn now<T, R>(future: impl Future<Output = std::result::Result<T, Error<R>>>) -> std::result::Result<T, Error<R>> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(Error::TimedOut { id: None }),
-    }
+    at_once(future).unwrap_or(Err(Error::TimedOut { id: None }))
 }
 
 impl<P: Protocol, S: Read + Write> Client<P, S> {

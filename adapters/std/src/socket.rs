@@ -1,12 +1,12 @@
 use crate::Client;
-use crate::client::read_deadline;
+use crate::client::{at_once, read_deadline};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use sonnette::{ClientState, Limits, Protocol, Timeouts};
+use sonnette::{Limits, Protocol, Timeouts};
 use sonnette_driver::{End, Error, Interrupt};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -243,22 +243,26 @@ impl Interrupter {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Connect {
-    connect_timeout: Option<Duration>,
+    common: sonnette_driver::Connect,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
-    limits: Option<Limits>,
-    timeouts: Timeouts,
 }
 
 impl Connect {
-    /// Without timeouts, and with the protocol's own limits.
+    /// Without timeouts and keepalive, and with the protocol's own limits.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Gives up on each address after so long.
     pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.connect_timeout = timeout;
+        self.common = self.common.connect_timeout(timeout);
+        self
+    }
+
+    /// Has the system probe a TCP connection that was silent for so long.
+    pub fn keepalive(mut self, idle: Option<Duration>) -> Self {
+        self.common = self.common.keepalive(idle);
         self
     }
 
@@ -276,13 +280,13 @@ impl Connect {
 
     /// Limits other than the protocol's own.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = Some(limits);
+        self.common = self.common.limits(limits);
         self
     }
 
     /// See [`Client::set_timeouts`].
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
+        self.common = self.common.timeouts(timeouts);
         self
     }
 
@@ -291,23 +295,12 @@ impl Connect {
     /// # Errors
     /// That of the last address, or `InvalidInput` if there is none.
     pub fn tcp<P: Protocol>(&self, protocol: P, address: impl ToSocketAddrs) -> io::Result<Client<P, Socket>> {
-        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-        for address in address.to_socket_addrs()? {
-            match self.connect(&address) {
-                Ok(stream) => return self.client(protocol, stream.into()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    fn connect(&self, address: &SocketAddr) -> io::Result<TcpStream> {
-        let stream = match self.connect_timeout {
-            Some(timeout) => TcpStream::connect_timeout(address, timeout)?,
-            None => TcpStream::connect(address)?,
+        let dial = async |address, timeout| match timeout {
+            Some(timeout) => TcpStream::connect_timeout(&address, timeout),
+            None => TcpStream::connect(address),
         };
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        let stream = at_once(self.common.first(address.to_socket_addrs()?, dial));
+        self.client(protocol, stream.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?.into())
     }
 
     /// Connects over a Unix socket. The connect timeout does not apply: such a connect does not wait for the peer.
@@ -321,9 +314,7 @@ impl Connect {
     fn client<P: Protocol>(&self, protocol: P, mut socket: Socket) -> io::Result<Client<P, Socket>> {
         socket.set_read_timeout(self.read_timeout)?;
         socket.set_write_timeout(self.write_timeout);
-        let mut state = ClientState::with_limits(protocol, self.limits.unwrap_or(P::LIMITS));
-        state.set_timeouts(self.timeouts);
-        Ok(Client::with_state(state, socket))
+        Ok(Client::with_state(self.common.state(protocol), socket))
     }
 }
 

@@ -77,6 +77,15 @@ fn every_address_of_a_name_is_tried() {
 }
 
 #[test]
+fn the_socket_is_set_up() {
+    use rustix::net::sockopt::{socket_keepalive, tcp_keepidle, tcp_nodelay};
+    let (address, _news) = server(Board::silent());
+    let client = Connect::new().keepalive(Some(Duration::from_secs(77))).tcp(Board::silent(), address).unwrap();
+    assert!(tcp_nodelay(client.stream()).unwrap() && socket_keepalive(client.stream()).unwrap());
+    assert_eq!(tcp_keepidle(client.stream()).unwrap(), Duration::from_secs(77));
+}
+
+#[test]
 fn ipv6() {
     let listener = match TcpListener::bind("[::1]:0") {
         Ok(listener) => listener,

@@ -115,14 +115,17 @@ async fn talk<T: Transport + Send>(client: &mut Driver<Board, T>) {
     assert!(client.notifications().next().await.unwrap().is_err());
 }
 
-/// A server that says nothing is given up, and the timer is what ends the wait.
-async fn overdue<T: Transport>(client: &mut Driver<Board, T>) {
-    let overdue = |error: &Error<Refusal>, wanted: Violation| match error {
-        Error::Lost { sent: true, end: End::Failed(error) } | Error::Ended(End::Failed(error)) => *error == wanted,
-        _ => false,
-    };
-    let error = client.random().await.unwrap_err();
-    assert!(overdue(&error, Violation::ReplyTimeout), "{error:?}");
+/// A server that says nothing is given up, and the timer is what ends the wait: how often it was polled until then.
+async fn overdue<T: Transport>(client: &mut Driver<Board, T>) -> usize {
+    let (mut waiting, mut polls) = (pin!(client.random()), 0);
+    let outcome = poll_fn(|cx| {
+        polls += 1;
+        waiting.as_mut().poll(cx)
+    });
+    match outcome.await.unwrap_err() {
+        Error::Lost { sent: true, end: End::Failed(Violation::ReplyTimeout) } => polls,
+        error => panic!("{error:?}"),
+    }
 }
 
 /// A client that says it has finished is still answered.
@@ -130,19 +133,6 @@ async fn closed<T: Transport>(client: &mut Driver<Board, T>) {
     client.start(Request::Random).unwrap();
     client.close().await.unwrap();
     assert_eq!(client.wait_notification().await.unwrap_err().to_string(), "the server closed the connection");
-}
-
-/// Nothing is polled while nothing happens: how often, until the time is over.
-async fn idle<T: Transport>(client: &mut Driver<Board, T>, over: impl Future<Output = ()>) -> usize {
-    client.notify().await.unwrap();
-    let (mut waiting, mut over, mut polls) = (pin!(client.wait_notification()), pin!(over), 0);
-    poll_fn(|cx| {
-        polls += 1;
-        assert!(waiting.as_mut().poll(cx).is_pending(), "the server says nothing");
-        over.as_mut().poll(cx)
-    })
-    .await;
-    polls
 }
 
 const QUESTIONS: usize = 1_000;
@@ -222,7 +212,7 @@ fn on_unix(path: &std::path::Path) -> thread::JoinHandle<()> {
 }
 
 macro_rules! runtime {
-    ($name:ident, $client:ident, $block_on:path, $after:path) => {
+    ($name:ident, $client:ident, $block_on:path) => {
         mod $name {
             use super::*;
             use $client::Client;
@@ -236,11 +226,13 @@ macro_rules! runtime {
             }
 
             #[test]
-            fn the_machine_s_deadlines_are_honoured() {
+            fn the_machine_s_deadlines_are_honoured_and_nothing_is_polled_until_then() {
                 let (address, server) = silent_server();
                 $block_on(async {
                     let mut client = Client::connect_with(&connect(), Board::silent(), address).await.unwrap();
-                    overdue(&mut client).await;
+                    // At first, when the time has come, and for readiness that was left from connecting.
+                    let polls = overdue(&mut client).await;
+                    assert!(polls <= 4, "{polls} polls");
                 });
                 server.join().unwrap();
             }
@@ -277,21 +269,6 @@ macro_rules! runtime {
             }
 
             #[test]
-            fn nothing_is_polled_while_nothing_happens() {
-                let (address, server) = silent_server();
-                $block_on(async {
-                    let mut client = Client::<Board, _>::connect(address).await.unwrap();
-                    let over = async {
-                        let _ = $after(Duration::from_millis(50)).await;
-                    };
-                    // Once at first, once when the time is over, and for readiness that was left from connecting.
-                    let polls = idle(&mut client, over).await;
-                    assert!(polls <= 4, "{polls} polls");
-                });
-                server.join().unwrap();
-            }
-
-            #[test]
             fn full_buffers_on_both_sides_are_no_deadlock() {
                 let (address, server) = stubborn_server();
                 $block_on(async {
@@ -321,5 +298,5 @@ fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-runtime!(on_smol, sonnette_smol, async_io::block_on, async_io::Timer::after);
-runtime!(on_tokio, sonnette_tokio, on_one_thread, tokio::time::sleep);
+runtime!(on_smol, sonnette_smol, async_io::block_on);
+runtime!(on_tokio, sonnette_tokio, on_one_thread);
