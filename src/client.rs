@@ -926,6 +926,16 @@ impl<P: Protocol> ClientState<P> {
         self.lines.unread()
     }
 
+    /// Gives back the buffers that hold nothing now: for a connection that will be idle. It starts without any, and an
+    /// idle one needs none. Changes nothing else, and takes constant time.
+    pub fn shrink_to_fit(&mut self) {
+        self.lines.shrink_to_fit();
+        self.output.shrink_to_fit();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
     /// What decides all that follows: absolute positions and search progress do not.
     #[allow(clippy::type_complexity, reason = "a tuple, named nowhere else")]
     fn live(

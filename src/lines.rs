@@ -228,6 +228,13 @@ impl LineDecoder {
         Frame { lines: self, span, raw, cut: None }
     }
 
+    /// Gives back the buffer if it holds nothing.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        if self.unread().is_empty() {
+            self.replace(BytesMut::new());
+        }
+    }
+
     /// Gives back memory that a large push or frame left behind what is unread. Each octet is copied for it at most
     /// once for each frame.
     #[inline]

@@ -80,6 +80,16 @@ impl Output {
         }
     }
 
+    /// Gives back what holds nothing.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        if self.waiting() == 0 {
+            (self.buffer, self.head) = (Vec::new(), 0);
+        }
+        if self.gates.is_empty() {
+            self.gates = VecDeque::new();
+        }
+    }
+
     /// Octets that wait, with what gates hold back.
     pub(crate) fn waiting(&self) -> usize {
         self.buffer.len() - self.head

@@ -7,7 +7,7 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use sonnette::{
     Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
-    Limits, LineTooLong, Mode, Pending, Protocol, Reason, Rejected, RequestId, Setting, Terminator, Timeouts,
+    Limits, LineTooLong, Mode, Pending, Protocol, Reason, Rejected, RequestId, Setting, Terminator, Timeouts, board,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
@@ -577,6 +577,36 @@ fn output_that_is_never_all_written_does_not_grow() {
         ask();
         assert_eq!(measure(ask).bytes_current, 0);
     }
+}
+
+#[test]
+fn an_idle_machine_gives_back_all_its_memory_and_a_busy_one_loses_nothing() {
+    let mut state = ClientState::new(board::Board::acknowledged());
+    let held = measure(|| {
+        let classified = state.request(board::Request::Classified).unwrap();
+        let enter = state.enter(()).unwrap();
+        state.leave();
+        state.shrink_to_fit();
+        assert_eq!(state.output(), b"classified?\r\nnotif\r\n");
+        state.advance_output(20);
+        let text = "x".repeat(10_000);
+        state.receive(text.as_bytes());
+        assert_eq!(state.poll_event(), Ok(None));
+        state.shrink_to_fit();
+        state.receive(b"\r\nOK\r\n");
+        let reply = board::Reply::Classified(text.into());
+        assert_eq!(state.poll_event(), Ok(Some(Event::Reply { id: classified, reply })));
+        state.shrink_to_fit();
+        assert_eq!(state.poll_event(), Ok(Some(Event::Entered { id: enter })));
+        state.shrink_to_fit();
+        assert_eq!(state.output(), b"stop_notif\r\n");
+        state.advance_output(12);
+        state.receive(b"OK\r\n");
+        assert_eq!(state.poll_event(), Ok(Some(Event::Left { id: enter, asked: true, refusal: None })));
+        assert_eq!(state.poll_event(), Ok(None));
+        state.shrink_to_fit();
+    });
+    assert_eq!(held.bytes_current, 0);
 }
 
 // What is shown.

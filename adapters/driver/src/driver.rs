@@ -720,21 +720,35 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Reads once, or notes that a time has come. Overdue is what has not come by then, so what has arrived is read first.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
         let deadline = self.state.poll_timeout(self.transport.now());
-        let result = match (self.poll_read(cx, deadline), deadline) {
+        let result = match self.poll_read(cx, deadline) {
             // There may be more.
-            (Poll::Ready(Ok(READ)), _) => return Poll::Ready(Ok(())),
-            (Poll::Ready(result), _) => result.map(drop),
-            (Poll::Pending, Some(deadline)) => {
-                ready!(self.transport.poll_deadline(cx, deadline));
+            Poll::Ready(Ok(READ)) => return Poll::Ready(Ok(())),
+            Poll::Ready(result) => result.map(drop),
+            Poll::Pending => {
+                self.shrink_to_fit();
+                match deadline {
+                    Some(deadline) => ready!(self.transport.poll_deadline(cx, deadline)),
+                    None => return Poll::Pending,
+                }
                 Ok(())
             }
-            (Poll::Pending, None) => return Poll::Pending,
         };
         let now = self.transport.now();
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.state.handle_timeout(now);
         }
         Poll::Ready(result)
+    }
+
+    /// Gives back the buffers that hold nothing: this may be a long wait.
+    fn shrink_to_fit(&mut self) {
+        self.state.shrink_to_fit();
+        if self.kept.is_empty() {
+            self.kept = VecDeque::new();
+        }
+        if self.given_up.is_empty() {
+            self.given_up = Vec::new();
+        }
     }
 
     /// Reads once: how many octets. The end of the stream and its failure are for the machine to tell.
