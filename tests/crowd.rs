@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 mod examples;
+#[path = "../examples/support/files.rs"]
+mod files;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sonnette::board::{Board, Request};
 use sonnette::{ClientState, Event, Mode};
 use std::io::{self, Read, Write};
@@ -118,19 +119,11 @@ impl Crowd {
 
 /// Room for so many sockets here and in the server, or as many as there may be.
 fn room_for(clients: usize) -> usize {
-    const OTHERS: u64 = 100;
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = clients as u64 + OTHERS;
-    if limit.current.is_some_and(|current| current < wanted) {
-        let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-        setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum }).unwrap();
-        let room = usize::try_from(current - OTHERS).unwrap();
-        if room < clients {
-            eprintln!("the file table has room for {room} clients instead of {clients}");
-        }
-        return room.min(clients);
+    let room = files::room_for(clients).unwrap();
+    if room < clients {
+        eprintln!("the file table has room for {room} clients instead of {clients}");
     }
-    clients
+    room
 }
 
 /// Resident memory of a process, in octets.

@@ -1,4 +1,4 @@
-//! The two examples, driven as a user would: as processes.
+//! The examples, driven as a user would: as processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 mod examples;
@@ -252,4 +252,40 @@ fn a_full_file_table_is_survived_when_nobody_can_be_told() {
     let (_server, errors, address) = server_with_few_files();
     drop(errors);
     crowd(&address, || ());
+}
+
+/// Runs `many` in a shell, after `before`: its facts by their names, and what it said on standard error.
+fn many(before: &str, arguments: &str) -> (impl Fn(&str) -> String + use<>, String) {
+    let script = format!("{before} exec '{}' {arguments} --seconds 0", example("many").display());
+    let run = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+    let (output, errors) = (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap());
+    assert_eq!(run.status.code(), Some(0), "{output}{errors}");
+    let fact = move |name: &str| {
+        let value = output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap_or_else(|| panic!("no {name} in {output}")).to_owned()
+    };
+    (fact, errors)
+}
+
+#[test]
+fn many_clients_are_each_rung() {
+    for runtime in ["smol", "tokio"] {
+        let (fact, errors) = many("", &format!("--clients 200 --runtime {runtime}"));
+        assert_eq!(errors, "");
+        let facts = ["clients", "notifications", "lost"].map(&fact);
+        assert_eq!(facts, ["200", "200", "0"]);
+        for octets in ["rss_per_client_bytes", "bare_rss_per_client_bytes"] {
+            fact(octets).parse::<usize>().unwrap();
+        }
+        fact("seconds").parse::<f64>().unwrap();
+    }
+}
+
+#[test]
+fn many_raises_the_limit_of_open_files_or_makes_do_with_it() {
+    let (fact, errors) = many("ulimit -S -n 120;", "--clients 200");
+    assert_eq!((fact("clients").as_str(), errors.as_str()), ("200", ""));
+    let (fact, errors) = many("ulimit -n 120;", "--clients 200");
+    assert_eq!(errors, "many: the limit of open files has room for 20 clients instead of 200\n");
+    assert_eq!([fact("clients"), fact("notifications"), fact("lost")], ["20", "20", "0"]);
 }

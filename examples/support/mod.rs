@@ -1,5 +1,8 @@
 //! What the examples share: the notice board that they serve, and its dialects.
 
+#[allow(dead_code, reason = "not every example opens thousands")]
+pub(crate) mod files;
+
 use clap::{Parser, ValueEnum};
 use sonnette::board::Board;
 use sonnette_std::server::Server;
@@ -44,6 +47,7 @@ pub(crate) fn tell(line: impl Display) {
 }
 
 /// `HOST:PORT`, as far as can be seen without asking for the name.
+#[allow(dead_code, reason = "not every example is told where the server is")]
 pub(crate) fn address(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
@@ -64,6 +68,7 @@ pub(crate) fn open(address: impl ToSocketAddrs, dialect: Dialect) -> io::Result<
 }
 
 /// Serves for ever; `every` so often there is a new number or a new ad, in turn.
+#[allow(dead_code, reason = "not every example has news at intervals")]
 pub(crate) fn serve(mut server: Server, every: Duration) -> io::Result<()> {
     let mut number = 90210_i64;
     let mut ads = ADS.iter().cycle();

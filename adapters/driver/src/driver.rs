@@ -339,14 +339,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         };
         self.replace_call(id);
         self.asked_to_enter(enter, subscription);
-        // The answer stays among the kept events until there is nothing more to wait for.
-        poll_fn(|cx| self.poll_outcomes(cx, id, enter)).await?;
-        let entered = Event::Entered { id: enter };
-        if let Some(at) = self.kept.iter().position(|event| matches!(event, Event::Entered { id } if *id == enter)) {
-            self.kept.remove(at);
-            self.taken(&entered);
-        }
-        self.outcome(id).await
+        let outcome = poll_fn(|cx| self.poll_rung(cx, id, enter)).await?;
+        self.taken(&outcome);
+        self.reply(id, outcome)
     }
 
     fn not_entered(&mut self) -> Error<P::Refusal> {
@@ -356,8 +351,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         }
     }
 
-    /// Waits until a request and the enter behind it have their outcomes, and keeps them.
-    fn poll_outcomes(&mut self, cx: &mut Context<'_>, id: RequestId, enter: RequestId) -> Poll<Result<(), P>> {
+    /// Waits for the outcome of a request and of the enter behind it. That of the request stays among the kept events until
+    /// there is nothing more to wait for.
+    fn poll_rung(&mut self, cx: &mut Context<'_>, id: RequestId, enter: RequestId) -> Poll<Result<Event<P>, P>> {
         while self.state.is_pending(id) || self.state.is_pending(enter) {
             // These two have places of their own.
             if self.kept.len() > self.backlog + 1 {
@@ -368,7 +364,19 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 None => break,
             }
         }
-        Poll::Ready(Ok(()))
+        let entered = |event: &Event<P>| matches!(event, Event::Entered { id } if *id == enter);
+        if let Some(event) = self.take_kept(entered) {
+            self.taken(&event);
+        }
+        match self.take_kept(|event| outcome_of(event) == Some(id)) {
+            Some(outcome) => Poll::Ready(Ok(outcome)),
+            None => Poll::Ready(Err(Error::UnknownRequest(id))),
+        }
+    }
+
+    fn take_kept(&mut self, is: impl Fn(&Event<P>) -> bool) -> Option<Event<P>> {
+        let at = self.kept.iter().position(is)?;
+        self.kept.remove(at)
     }
 
     /// Waits for the next notification, in any mode. `None` once the mode has ended and no notification is kept. It never
@@ -389,10 +397,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// # Errors
     /// As there.
     pub fn poll_next_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
-        if let Some(at) = self.kept.iter().position(|event| matches!(event, Event::Notification(_))) {
-            if let Some(Event::Notification(notification)) = self.kept.remove(at) {
-                return Poll::Ready(Ok(Some(notification)));
-            }
+        if let Some(Event::Notification(notification)) = self.take_kept(|event| matches!(event, Event::Notification(_)))
+        {
+            return Poll::Ready(Ok(Some(notification)));
         }
         loop {
             if let Some(failure) = self.take_failed_enter() {
@@ -420,15 +427,13 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         let id = self.entering_id()?;
         let failed =
             |event: &Event<P>| matches!(event, Event::Refused { id: of, .. } | Event::Lost { id: of, .. } if *of == id);
-        let at = self.kept.iter().position(failed)?;
-        let event = self.kept.remove(at)?;
+        let event = self.take_kept(failed)?;
         self.taken(&event);
         Some(self.failure(id, event))
     }
 
     fn take_late_refusal(&mut self) -> Option<P::Refusal> {
-        let at = self.kept.iter().position(|event| matches!(event, Event::Left { refusal: Some(_), .. }))?;
-        match self.kept.remove(at) {
+        match self.take_kept(|event| matches!(event, Event::Left { refusal: Some(_), .. })) {
             Some(Event::Left { refusal, .. }) => refusal,
             _ => None,
         }
@@ -511,10 +516,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         id: RequestId,
         mut notified: Option<&mut dyn FnMut(P::Notification)>,
     ) -> Poll<Result<Event<P>, P>> {
-        if let Some(at) = self.kept.iter().position(|event| outcome_of(event) == Some(id)) {
-            if let Some(event) = self.kept.remove(at) {
-                return Poll::Ready(Ok(event));
-            }
+        if let Some(event) = self.take_kept(|event| outcome_of(event) == Some(id)) {
+            return Poll::Ready(Ok(event));
         }
         if !self.state.is_pending(id) || self.given_up.contains(&id) {
             return Poll::Ready(Err(Error::UnknownRequest(id)));

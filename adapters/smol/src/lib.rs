@@ -69,7 +69,7 @@ pub struct Io<S> {
     stream: S,
     began: Instant,
     /// Made when there is first a deadline to wait for; when it was last set to.
-    timer: Option<(Timer, Instant)>,
+    timer: Option<Box<(Timer, Instant)>>,
 }
 
 impl<S> From<S> for Io<S> {
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport for Io<S> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()> {
         // One that the clock cannot show never comes.
         let Some(deadline) = self.began.checked_add(deadline) else { return Poll::Pending };
-        let (timer, set_to) = self.timer.get_or_insert_with(|| (Timer::at(deadline), deadline));
+        let (timer, set_to) = &mut **self.timer.get_or_insert_with(|| Box::new((Timer::at(deadline), deadline)));
         if *set_to != deadline {
             timer.set_at(deadline);
             *set_to = deadline;

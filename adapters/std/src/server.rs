@@ -23,9 +23,12 @@ use sonnette::board::{Board, Reply, Request, ServerState, check_text};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(usize::MAX);
+/// Also nobody's among the clients, who count from zero.
+const WAKER: Token = Token(usize::MAX - 1);
 
 /// Readiness events taken from the system at once.
 const EVENTS: usize = 1_024;
@@ -46,6 +49,7 @@ const LINGER_OCTETS: usize = 1024 * 1024;
 pub struct Server {
     poll: Poll,
     events: Events,
+    waker: Arc<mio::Waker>,
     listener: TcpListener,
     board: Board,
     random: i64,
@@ -90,6 +94,20 @@ enum Accept {
     Full(Instant),
 }
 
+/// Ends a turn of a [`Server`] from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<mio::Waker>);
+
+impl Waker {
+    /// Ends the turn that waits, or else the next one that would.
+    ///
+    /// # Errors
+    /// Those of the readiness system.
+    pub fn wake(&self) -> io::Result<()> {
+        self.0.wake()
+    }
+}
+
 /// What a turn has to tell.
 #[derive(Debug, Default)]
 #[non_exhaustive]
@@ -116,6 +134,7 @@ impl Server {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         Ok(Server {
+            waker: Arc::new(mio::Waker::new(poll.registry(), WAKER)?),
             poll,
             events: Events::with_capacity(EVENTS),
             listener,
@@ -137,6 +156,12 @@ impl Server {
     /// Those of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Ends a turn from another thread, which has news, say.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.waker))
     }
 
     /// How many clients are connected.

@@ -12,23 +12,26 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// A server of its own that has news of both kinds whenever `news` is told so.
-fn server(board: Board) -> (SocketAddr, std::sync::mpsc::Sender<i64>) {
+/// A server of its own that has a new number whenever it is told one.
+fn server(board: Board) -> (SocketAddr, impl Fn(i64)) {
     let mut server = Server::bind("127.0.0.1:0", board).unwrap();
     server.set_random(46774);
     server.set_classified("nice flat in the 11e").unwrap();
-    let address = server.local_addr().unwrap();
+    let (address, waker) = (server.local_addr().unwrap(), server.waker());
     let (news, to_tell) = std::sync::mpsc::channel();
     thread::spawn(move || {
         loop {
-            // A tick is not a wait for anything: news may be told a little later.
-            server.turn(Some(Duration::from_millis(1))).unwrap();
+            server.turn(None).unwrap();
             for number in to_tell.try_iter() {
                 server.set_random(number);
             }
         }
     });
-    (address, news)
+    let tell = move |number| {
+        news.send(number).unwrap();
+        waker.wake().unwrap();
+    };
+    (address, tell)
 }
 
 /// Listens, and runs `serve` on the first connection.
@@ -53,7 +56,7 @@ fn the_talk_in_both_dialects() {
         assert_eq!(client.classified().unwrap(), "nice flat in the 11e");
         client.notify().unwrap();
         for number in 1..50 {
-            news.send(number).unwrap();
+            news(number);
             assert_eq!(client.wait_notification().unwrap(), Some(Notification::Random));
             assert_eq!(client.ring(Request::Random).unwrap(), Reply::Random(number));
         }
