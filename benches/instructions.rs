@@ -1,13 +1,14 @@
 //! The work that `.ci/instructions` counts under callgrind: `instructions WHAT CHUNK ROUNDS [LENGTH]`.
 //!
 //! `WHAT` is `state` (the machine in notification mode), `timed` (the same with all three timeouts on, asked for the next
-//! deadline after each chunk), `reference` (a plain loop that copies each chunk, finds each
-//! line end with memchr and compares the line, without a mode, a limit or an event), or `lines` (the line decoder with
-//! lines of LENGTH octets). One block of 64 KiB goes through ROUNDS times, in chunks of CHUNK octets. What an octet costs
-//! is the difference of two runs, so that start, exit and the making of the block do not count.
+//! deadline after each chunk), `requests` (a thousand requests in flight in each round), `reference` (a plain loop that
+//! copies each chunk, finds each line end with memchr and compares the line, without a mode, a limit or an event), or
+//! `lines` (the line decoder with lines of LENGTH octets). Apart from `requests`, one block of 64 KiB goes through ROUNDS
+//! times; always in chunks of CHUNK octets. What an octet costs is the difference of two runs, so that start, exit and
+//! the making of the block do not count.
 #![allow(clippy::unwrap_used, reason = "a program for a script that passes the right arguments")]
 
-use sonnette::board::{Board, Notification};
+use sonnette::board::{Board, Notification, Reply, Request};
 use sonnette::{ClientState, Event, LineDecoder, Terminator, Timeouts};
 use std::hint::black_box;
 use std::time::Duration;
@@ -51,6 +52,29 @@ fn state(block: &[u8], chunk: usize, rounds: usize, timeouts: Option<Timeouts>) 
             if timeouts.is_some() {
                 now += Duration::from_micros(1);
                 black_box(state.poll_timeout(now));
+            }
+        }
+    }
+    seen
+}
+
+/// A thousand requests in flight, again and again.
+fn requests(chunk: usize, rounds: usize) -> u64 {
+    const IN_FLIGHT: usize = 1_000;
+    let mut state = ClientState::new(Board::silent());
+    let answers = b"46774\r\n".repeat(IN_FLIGHT);
+    let mut seen = 0;
+    for _ in 0..rounds {
+        for _ in 0..IN_FLIGHT {
+            state.request(Request::Random).unwrap();
+        }
+        state.advance_output(usize::MAX);
+        for chunk in answers.chunks(chunk) {
+            state.receive(chunk);
+            while let Some(event) = state.poll_event().unwrap() {
+                if let Event::Reply { reply: Reply::Random(number), .. } = event {
+                    seen += number.unsigned_abs();
+                }
             }
         }
     }
@@ -106,6 +130,7 @@ fn main() {
     black_box(match what.as_str() {
         "state" => state(&notifications(), chunk, rounds, None),
         "timed" => state(&notifications(), chunk, rounds, Some(TIMEOUTS)),
+        "requests" => requests(chunk, rounds),
         "reference" => reference(&notifications(), chunk, rounds),
         _ => lines(chunk, rounds, number(3).unwrap()),
     });

@@ -117,11 +117,12 @@ impl Protocol for Board {
         }
     }
 
+    #[inline]
     fn encode_request(&self, _: RequestId, request: &Request, out: &mut Encoder<'_>) -> Result<Self::Note, Invalid> {
-        out.put(match request {
-            Request::Random => b"random?\r\n",
-            Request::Classified => b"classified?\r\n",
-        });
+        match request {
+            Request::Random => out.put(b"random?\r\n"),
+            Request::Classified => out.put(b"classified?\r\n"),
+        }
         Ok(Some(*request))
     }
 
@@ -186,6 +187,25 @@ impl Protocol for Board {
         } else {
             None
         }
+    }
+
+    /// Numbers of at most 18 digits, which fit.
+    #[inline]
+    fn known_answer(&mut self, note: &Self::Note, input: &[u8]) -> Option<(usize, Reply)> {
+        let Some(Request::Random) = note else { return None };
+        let (mut number, mut digits) = (0, 0);
+        for &octet in input.get(..18).unwrap_or(input) {
+            if !octet.is_ascii_digit() {
+                break;
+            }
+            number = number * 10 + i64::from(octet - b'0');
+            digits += 1;
+        }
+        if digits == 0 || !input.get(digits..)?.starts_with(b"\r\n") {
+            return None;
+        }
+        self.known = Some(number);
+        Some((digits + 2, Reply::Random(number)))
     }
 }
 

@@ -222,21 +222,22 @@ impl<P: Protocol> ClientState<P> {
         }
     }
 
+    #[inline]
     fn try_request(&mut self, request: &P::Request) -> Result<RequestId, Reason> {
-        let asked = self.asked_mode();
-        self.may_ask(Call::Request)?;
+        let asked = self.may_ask(Call::Request)?;
         // While an enter may still be refused, or an answer end the mode, the request may reach the server in either.
-        let allowed = [
-            (Setting::Normal, asked != Mode::Notification || self.may_end_mode()),
-            (Setting::Notification, matches!(asked, Mode::Entering | Mode::Notification)),
-        ];
-        if allowed.iter().any(|&(setting, possible)| possible && !self.protocol.allows(request, setting)) {
+        let in_normal = asked != Mode::Notification || self.may_end_mode();
+        let in_mode = matches!(asked, Mode::Entering | Mode::Notification);
+        if (in_normal && !self.protocol.allows(request, Setting::Normal))
+            || (in_mode && !self.protocol.allows(request, Setting::Notification))
+        {
             return Err(Reason::NotAllowed(asked));
         }
-        self.room_for_entries(1, self.reserved().0)?;
+        let (entries, octets) = self.reserved(asked);
+        self.room_for_entries(1, entries)?;
         let (mark, starts_at) = (self.output.mark(), self.output.end());
         let note = self.encode(mark, |protocol, id, out| protocol.encode_request(id, request, out))?;
-        self.room_for_octets(mark, self.reserved().1)?;
+        self.room_for_octets(mark, octets)?;
         Ok(self.push(What::Request(note), starts_at))
     }
 
@@ -360,16 +361,19 @@ impl<P: Protocol> ClientState<P> {
         (self.changes, self.last_change, self.leave_octets) = (to.changes, to.last_change, to.leave_octets);
     }
 
-    fn may_ask(&self, call: Call) -> Result<(), Reason> {
+    /// The mode in which this may be asked.
+    #[inline]
+    fn may_ask(&self, call: Call) -> Result<Mode, Reason> {
         match self.asked_mode() {
             Mode::Closed => Err(Reason::Closed),
-            mode => mode.asked(call).map(drop).ok_or(Reason::NotAllowed(mode)),
+            mode => mode.asked(call).map(|_| mode).ok_or(Reason::NotAllowed(mode)),
         }
     }
 
     /// The entries and octets kept free for the leave of the last enter.
-    fn reserved(&self) -> (usize, usize) {
-        match self.asked_mode().asked(Call::Leave) {
+    #[inline]
+    fn reserved(&self, asked: Mode) -> (usize, usize) {
+        match asked.asked(Call::Leave) {
             Some(_) => (1, self.leave_octets),
             None => (0, 0),
         }
@@ -385,6 +389,7 @@ impl<P: Protocol> ClientState<P> {
         }
     }
 
+    #[inline]
     fn encode(
         &mut self,
         mark: Mark,
@@ -412,6 +417,7 @@ impl<P: Protocol> ClientState<P> {
         Err(reason)
     }
 
+    #[inline(never)]
     fn push(&mut self, what: What<P::Subscription, P::Note>, starts_at: u64) -> RequestId {
         let id = self.next_id;
         self.next_id = id.next();
@@ -453,24 +459,74 @@ impl<P: Protocol> ClientState<P> {
     /// The connection is over: see [`Error`].
     #[inline]
     pub fn poll_event(&mut self) -> Result<Option<Event<P>>, Error> {
-        // Whole known lines need no search for their end.
-        if self.inside.is_some() && self.queue.is_empty() && self.second.is_none() && self.expect == Expect::Begin {
-            if let Some((octets, notification)) = self.protocol.known_line(self.lines.unread()) {
-                // A limit that such a line might exceed is the general way's to judge.
-                if octets <= self.limits.line {
-                    self.lines.skip(octets);
-                    return Ok(Some(Event::Notification(notification)));
+        match self.known_notification() {
+            Some(event) => Ok(Some(event)),
+            None => self.poll_other(),
+        }
+    }
+
+    fn poll_other(&mut self) -> Result<Option<Event<P>>, Error> {
+        if self.queue.is_empty() {
+            // When octets come one at a time, nearly every call ends here: wait for the rest of a line.
+            if self.second.is_none() && matches!(self.end, End::Open) && !self.is_timed_out() {
+                if let Ok(None) = self.find_frame() {
+                    self.lines.shrink();
+                    return Ok(None);
                 }
             }
-        }
-        // When octets come one at a time, nearly every call ends here: wait for the rest of a line.
-        if self.queue.is_empty() && self.second.is_none() && matches!(self.end, End::Open) && !self.is_timed_out() {
-            if let Ok(None) = self.find_frame() {
-                self.lines.shrink();
-                return Ok(None);
-            }
+        } else if let Some(event) = self.known_answer() {
+            return Ok(Some(event));
         }
         self.poll_any()
+    }
+
+    /// The next event if it is one that is known whole. A driver tries this before [`poll_event`](Self::poll_event): an
+    /// event that shares the way through the memory of each layer with all others costs more than its decoding.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn poll_known(&mut self) -> Option<Event<P>> {
+        if self.queue.is_empty() { self.known_notification() } else { self.known_answer() }
+    }
+
+    /// What is known whole needs no search for its end. A limit that it might exceed is the general way's to judge.
+    #[inline(always)]
+    fn known_notification(&mut self) -> Option<Event<P>> {
+        if self.inside.is_none() || !self.queue.is_empty() || !self.is_at_begin() {
+            return None;
+        }
+        let (octets, notification) = self.protocol.known_line(self.lines.unread())?;
+        if octets > self.limits.line {
+            return None;
+        }
+        self.lines.skip(octets);
+        Some(Event::Notification(notification))
+    }
+
+    /// Likewise the answer that comes first, where nothing else can.
+    #[inline(always)]
+    fn known_answer(&mut self) -> Option<Event<P>> {
+        let Entry { id, what: What::Request(note), received_before, .. } = self.queue.front()? else { return None };
+        // The answer to a request whose rest waits behind a gate has more to do.
+        if self.inside.is_some() || self.output.first_gate().is_some() || !self.is_at_begin() || self.begun > 0 {
+            return None;
+        }
+        let unread = self.lines.unread();
+        let (octets, reply) = self.protocol.known_answer(note, unread)?;
+        // An answer does not precede its question.
+        let ends_at = self.received - unread.len() as u64 + octets as u64;
+        if octets > self.limits.line || ends_at <= *received_before {
+            return None;
+        }
+        let id = *id;
+        self.lines.skip(octets);
+        self.queue.pop_front();
+        Some(Event::Reply { id, reply })
+    }
+
+    /// What comes next begins something.
+    #[inline]
+    fn is_at_begin(&self) -> bool {
+        self.expect == Expect::Begin && self.second.is_none()
     }
 
     /// A time has come that is not judged yet.
@@ -733,7 +789,11 @@ impl<P: Protocol> ClientState<P> {
     }
 
     fn find(&self, id: RequestId, visible: usize) -> Option<usize> {
-        self.queue.binary_search_by_key(&id, |entry| entry.id).ok().filter(|&at| at < visible)
+        let at = match self.queue.front() {
+            Some(first) if first.id == id => 0,
+            _ => self.queue.binary_search_by_key(&id, |entry| entry.id).ok()?,
+        };
+        (at < visible).then_some(at)
     }
 
     fn first(&self, visible: usize, is: impl Fn(&What<P::Subscription, P::Note>) -> bool) -> Option<usize> {
@@ -927,11 +987,13 @@ impl<P: Protocol> ClientState<P> {
     }
 
     /// Gives back the buffers that hold nothing now: for a connection that will be idle. It starts without any, and an
-    /// idle one needs none. Changes nothing else, and takes constant time.
+    /// idle one needs none. While something is pending, what a large batch needed is kept for the next one. Takes constant
+    /// time.
     pub fn shrink_to_fit(&mut self) {
+        let idle = self.queue.is_empty();
         self.lines.shrink_to_fit();
-        self.output.shrink_to_fit();
-        if self.queue.is_empty() {
+        self.output.shrink_to_fit(idle);
+        if idle {
             self.queue = VecDeque::new();
         }
     }
@@ -948,7 +1010,7 @@ impl<P: Protocol> ClientState<P> {
     ) {
         (
             (&self.protocol, self.limits, &self.lines, (self.expect, self.begun), self.next_id),
-            (&self.inside, self.mode(), self.asked_mode(), self.reserved()),
+            (&self.inside, self.mode(), self.asked_mode(), self.reserved(self.asked_mode())),
             (&self.output, &self.second, &self.end),
             self.live_times(),
         )

@@ -16,8 +16,11 @@ pub(crate) struct Output {
     gates: VecDeque<Gate>,
 }
 
-/// What stays allocated once all is written. A ring takes some thirty octets; more was a batch, or a large value.
-const KEEP: usize = 4 * 1024;
+/// What stays allocated once all is written: as much as a thousand short requests take. More was a large value.
+const KEEP: usize = 16 * 1024;
+
+/// A ring takes some thirty octets; more was a batch, after which another one may follow.
+const BATCH: usize = 1024;
 
 /// Octets from `at` up to `end`, and all behind them, wait for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,9 +83,9 @@ impl Output {
         }
     }
 
-    /// Gives back what holds nothing.
-    pub(crate) fn shrink_to_fit(&mut self) {
-        if self.waiting() == 0 {
+    /// Gives back what holds nothing; the memory of a batch only from an idle connection.
+    pub(crate) fn shrink_to_fit(&mut self, idle: bool) {
+        if self.waiting() == 0 && (idle || self.buffer.capacity() <= BATCH) {
             (self.buffer, self.head) = (Vec::new(), 0);
         }
         if self.gates.is_empty() {
@@ -104,6 +107,7 @@ impl Output {
         self.written + self.waiting() as u64
     }
 
+    #[inline]
     pub(crate) fn put(&mut self, octets: &[u8]) {
         self.buffer.extend_from_slice(octets);
     }
@@ -128,9 +132,12 @@ impl Output {
     }
 
     /// The gates closed since the `mark` hold back what has been put until now.
+    #[inline]
     pub(crate) fn seal(&mut self, mark: Mark) {
-        let end = self.end();
-        self.gates.iter_mut().skip(mark.gates).for_each(|gate| gate.end = end);
+        if self.gates.len() > mark.gates {
+            let end = self.end();
+            self.gates.iter_mut().skip(mark.gates).for_each(|gate| gate.end = end);
+        }
     }
 
     pub(crate) fn first_gate(&self) -> Option<&Gate> {
@@ -208,6 +215,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Writes octets as they are: the words and terminators of the protocol itself.
+    #[inline]
     pub fn put(&mut self, octets: &[u8]) {
         self.output.put(octets);
     }

@@ -158,6 +158,14 @@ pub trait Protocol: Sized {
         let _ = input;
         None
     }
+
+    /// A fast path: if `input` begins with the whole answer to a request of which `note` was noted, and that is a line that
+    /// is no refusal, its length with the terminator and what it means. Asked only where the server is in normal mode, as
+    /// read, and of what was asked first; must do what [`decode`](Self::decode) would.
+    fn known_answer(&mut self, note: &Self::Note, input: &[u8]) -> Option<(usize, Self::Reply)> {
+        let _ = (note, input);
+        None
+    }
 }
 
 /// How a protocol's changes of mode are answered.

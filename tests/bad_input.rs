@@ -242,6 +242,22 @@ fn the_limit_of_a_line_holds_for_the_lines_known_whole_too() {
 }
 
 #[test]
+fn the_limit_of_a_line_holds_for_the_answers_known_whole_too() {
+    for (limit, passes) in [(4, false), (5, true), (6, true), (7, true)] {
+        let mut state = ClientState::with_limits(Board::silent(), Limits::new().with_line(limit));
+        let id = state.request(Request::Random).unwrap();
+        state.advance_output(9);
+        state.receive(b"46774\r\n");
+        if passes {
+            assert_eq!(state.poll_event(), Ok(Some(number(id, 46774))));
+        } else {
+            let lost = vec![Event::Lost { id, sent: true }];
+            assert_eq!(finish(&mut state), (lost, Some(Error::LineTooLong(LineTooLong { limit }))));
+        }
+    }
+}
+
+#[test]
 fn the_default_limit_of_a_line_is_that_of_twisted() {
     for (octets, passes) in [(16_383, true), (16_384, true), (16_385, false)] {
         let mut state = ClientState::new(Board::silent());

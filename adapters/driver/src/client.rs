@@ -41,6 +41,14 @@ macro_rules! client {
                 &mut self.driver.transport_mut().stream
             }
 
+            /// Lets many tasks ask over this connection, and be rung by it: see [`Driver::share`].
+            pub fn share(self) -> ($crate::Handle<P>, $crate::Connection<P, Io<S>>)
+            where
+                P::Notification: Clone,
+            {
+                self.driver.share()
+            }
+
             /// The machine, the stream, and the events that nobody has taken.
             #[must_use]
             pub fn into_parts(

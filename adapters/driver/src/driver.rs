@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -125,15 +126,33 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     ///
     /// # Errors
     /// [`Error::Ended`] from then on.
-    pub async fn next_event(&mut self) -> Result<Event<P>, P> {
-        poll_fn(|cx| self.poll_next_event(cx)).await
+    // Not an `async fn`: one layer less through which each event is moved.
+    #[inline]
+    pub fn next_event(&mut self) -> impl Future<Output = Result<Event<P>, P>> {
+        poll_fn(|cx| self.poll_next_event(cx))
     }
 
     /// The poll form of [`next_event`](Self::next_event).
     ///
     /// # Errors
     /// As there.
+    #[inline]
     pub fn poll_next_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<P>, P>> {
+        // Nearly always this is what comes next, and is handed on from here without a detour.
+        if self.kept.is_empty() && self.given_up.is_empty() {
+            match self.state.poll_known() {
+                Some(Event::Reply { id, reply }) => {
+                    self.called.take_if(|called| *called == id);
+                    return Poll::Ready(Ok(Event::Reply { id, reply }));
+                }
+                Some(event) => return Poll::Ready(Ok(event)),
+                None => {}
+            }
+        }
+        self.poll_kept_event(cx)
+    }
+
+    fn poll_kept_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<P>, P>> {
         let event = match self.kept.pop_front() {
             Some(event) => Some(event),
             None => ready!(self.poll_event(cx))?,
@@ -388,15 +407,29 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// # Errors
     /// [`Error::Ended`]; [`Error::Refused`] if the mode was refused after all; or one after which the call can be
     /// repeated.
-    pub async fn next_notification(&mut self) -> Result<Option<P::Notification>, P> {
-        poll_fn(|cx| self.poll_next_notification(cx)).await
+    #[inline]
+    pub fn next_notification(&mut self) -> impl Future<Output = Result<Option<P::Notification>, P>> {
+        poll_fn(|cx| self.poll_next_notification(cx))
     }
 
     /// The poll form of [`next_notification`](Self::next_notification).
     ///
     /// # Errors
     /// As there.
+    #[inline]
     pub fn poll_next_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
+        // As in `poll_next_event`.
+        if self.kept.is_empty() && self.entering.is_none() && self.left.is_none() && self.given_up.is_empty() {
+            match self.state.poll_known() {
+                Some(Event::Notification(notification)) => return Poll::Ready(Ok(Some(notification))),
+                Some(event) => self.kept.push_back(event),
+                None => {}
+            }
+        }
+        self.poll_notification(cx)
+    }
+
+    fn poll_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
         if let Some(Event::Notification(notification)) = self.take_kept(|event| matches!(event, Event::Notification(_)))
         {
             return Poll::Ready(Ok(Some(notification)));
@@ -505,7 +538,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// [`Error::Ended`], or one after which the call can be repeated.
     pub async fn close(&mut self) -> Result<(), P> {
         self.flush().await?;
-        poll_fn(|cx| self.transport.poll_close(cx)).await.map_err(|error| Error::Ended(End::Io(Arc::new(error))))
+        poll_fn(|cx| self.poll_close(cx)).await.map_err(|error| Error::Ended(End::Io(Arc::new(error))))
     }
 
     /// Waits for the outcome of `id`: `Reply`, `Refused`, `Lost` or `Entered`. Others are kept, as long as there is room,
@@ -561,16 +594,25 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// The loop: the next event, or `None` once the connection has ended.
+    #[inline]
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event<P>>, P>> {
+        match self.decode() {
+            Some(event) => Poll::Ready(Ok(Some(event))),
+            None => self.poll_new_event(cx),
+        }
+    }
+
+    /// The same where nothing that was received is left.
+    fn poll_new_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event<P>>, P>> {
         loop {
-            if let Some(event) = self.decode() {
-                return Poll::Ready(Ok(Some(event)));
-            }
             if self.end.is_some() {
                 return Poll::Ready(Ok(None));
             }
             self.write(cx)?;
             ready!(self.poll_input(cx))?;
+            if let Some(event) = self.decode() {
+                return Poll::Ready(Ok(Some(event)));
+            }
         }
     }
 
@@ -602,20 +644,35 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         self.write(cx)?;
         match &self.failed {
             Some(error) => Err(Error::Ended(End::Io(Arc::clone(error)))),
-            None => Ok(self.state.output().is_empty() && !self.state.is_gated() && !self.unflushed),
+            None => Ok(self.is_flushed()),
         }
     }
 
     /// The next event that was already received, and that somebody may want.
+    #[inline]
     fn decode(&mut self) -> Option<Event<P>> {
+        let leaving = self.is_leaving();
+        match self.state.poll_event() {
+            Ok(Some(event @ Event::Notification(_))) => Some(event),
+            Ok(Some(event @ Event::Reply { .. })) if self.given_up.is_empty() => Some(event),
+            polled => self.sort(polled, leaving),
+        }
+    }
+
+    #[inline]
+    fn is_leaving(&self) -> bool {
+        self.refreshing.is_some() && self.state.asked_mode() == Mode::Leaving
+    }
+
+    /// What was polled, or the next event, if somebody may want it.
+    fn sort(
+        &mut self,
+        mut polled: std::result::Result<Option<Event<P>>, sonnette::Error>,
+        mut leaving: bool,
+    ) -> Option<Event<P>> {
         loop {
-            let leaving = self.state.asked_mode() == Mode::Leaving;
-            let event = match self.state.poll_event() {
-                Ok(Some(event)) => match self.hide_refresh(event, leaving) {
-                    Some(event) => event,
-                    None => continue,
-                },
-                Ok(None) => return None,
+            let event = match polled {
+                Ok(event) => event?,
                 Err(error) => {
                     // A stream that fails in the middle of an answer has failed; that is the better reason.
                     self.end.get_or_insert_with(|| match (&self.failed, error) {
@@ -625,35 +682,43 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                     return None;
                 }
             };
-            match &event {
-                Event::Closed => {
+            match self.hide_refresh(event, leaving) {
+                Some(Event::Closed) => {
                     self.end = Some(self.failed.clone().map_or(End::Closed, End::Io));
                     return None;
                 }
-                Event::Entered { id } => {
-                    // The mode goes on: that it had ended meanwhile is of no interest.
-                    self.left = None;
-                    self.kept.retain(|event| !matches!(event, Event::Left { .. }));
-                    match &self.entering {
-                        Some((entering, subscription)) if entering == id => {
-                            self.subscription = Some(subscription.clone());
-                        }
-                        _ => {
-                            self.given_up.retain(|given_up| given_up != id);
-                            continue;
-                        }
-                    }
-                }
-                Event::Left { asked, .. } => self.left = Some(*asked),
-                Event::Reply { id, .. } | Event::Refused { id, .. } | Event::Lost { id, .. } => {
-                    if let Ok(at) = self.given_up.binary_search(id) {
-                        self.given_up.remove(at);
-                        continue;
-                    }
-                }
-                Event::Notification(_) => {}
+                Some(event) if self.is_wanted(&event) => return Some(event),
+                _ => {}
             }
-            return Some(event);
+            leaving = self.is_leaving();
+            polled = self.state.poll_event();
+        }
+    }
+
+    /// Whether nobody has given up waiting for this; takes note of what it does to the mode.
+    fn is_wanted(&mut self, event: &Event<P>) -> bool {
+        match event {
+            Event::Entered { id } => {
+                // The mode goes on: that it had ended meanwhile is of no interest.
+                self.left = None;
+                self.kept.retain(|event| !matches!(event, Event::Left { .. }));
+                if let Some((_, subscription)) = self.entering.as_ref().filter(|(entering, _)| entering == id) {
+                    self.subscription = Some(subscription.clone());
+                }
+            }
+            Event::Left { asked, .. } => self.left = Some(*asked),
+            Event::Reply { .. }
+            | Event::Refused { .. }
+            | Event::Lost { .. }
+            | Event::Notification(_)
+            | Event::Closed => {}
+        }
+        match outcome_of(event).map(|id| self.given_up.binary_search(&id)) {
+            Some(Ok(at)) => {
+                self.given_up.remove(at);
+                false
+            }
+            Some(Err(_)) | None => true,
         }
     }
 
@@ -741,6 +806,49 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             self.state.handle_timeout(now);
         }
         Poll::Ready(result)
+    }
+
+    // What a connection that many share needs beside the methods of a client.
+
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    pub(crate) fn subscription(&self) -> Option<&P::Subscription> {
+        self.subscription.as_ref()
+    }
+
+    pub(crate) fn state_mut(&mut self) -> &mut ClientState<P> {
+        &mut self.state
+    }
+
+    /// The next event, if it is one that needs no look at anything else.
+    #[inline]
+    pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
+        if self.kept.is_empty() { self.state.poll_known() } else { None }
+    }
+
+    /// Whether all that was asked is written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.state.output().is_empty() && !self.state.is_gated() && !self.unflushed
+    }
+
+    /// Writes what can be written; whether nothing is left that could be, gates or not.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> bool {
+        let written = self.write(cx).is_ok() && self.state.output().is_empty() && !self.unflushed;
+        written || self.failed.is_some()
+    }
+
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.poll_close(cx)
+    }
+
+    /// Nothing more is read: what becomes of all that is outstanding.
+    pub(crate) fn abandon(&mut self) -> Vec<Event<P>> {
+        self.state.receive_eof();
+        let mut events = Vec::from(mem::take(&mut self.kept));
+        events.extend(std::iter::from_fn(|| self.decode()));
+        events
     }
 
     /// Gives back the buffers that hold nothing: this may be a long wait.

@@ -51,6 +51,8 @@ pub enum End {
     Failed(sonnette::Error),
     /// The stream failed.
     Io(Arc<io::Error>),
+    /// This side gave it up: the task of a shared connection was dropped.
+    Abandoned,
 }
 
 impl<R> From<End> for Error<R> {
@@ -77,6 +79,7 @@ impl fmt::Display for End {
             End::Closed => f.write_str("the server closed the connection"),
             End::Failed(error) => error.fmt(f),
             End::Io(error) => write!(f, "the connection failed: {error}"),
+            End::Abandoned => f.write_str("the connection was given up"),
         }
     }
 }
@@ -84,7 +87,7 @@ impl fmt::Display for End {
 impl error::Error for End {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            End::Closed => None,
+            End::Closed | End::Abandoned => None,
             End::Failed(error) => Some(error),
             End::Io(error) => Some(error),
         }

@@ -18,6 +18,8 @@ mod driver;
 mod error;
 mod handler;
 mod notifications;
+#[cfg(feature = "shared")]
+mod shared;
 mod transport;
 
 pub use connect::Connect;
@@ -25,4 +27,6 @@ pub use driver::Driver;
 pub use error::{End, Error, Interrupt};
 pub use handler::{AsyncHandler, Handler};
 pub use notifications::Notifications;
+#[cfg(feature = "shared")]
+pub use shared::{Connection, Handle, Rung, Subscriber};
 pub use transport::Transport;

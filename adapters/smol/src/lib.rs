@@ -36,7 +36,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Handler, Notifications, Transport, board};
+pub use sonnette_driver::{
+    AsyncHandler, Connect, Connection, Driver, End, Error, Handle, Handler, Notifications, Rung, Subscriber, Transport,
+    board,
+};
 
 sonnette_driver::client! {
     /// A client on async-io. Its other methods are those of [`Driver`].

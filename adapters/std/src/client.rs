@@ -97,7 +97,18 @@ pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
 
 /// Runs a future of the driver to its end: over a stream that blocks it never waits.
 fn now<T, R>(future: impl Future<Output = std::result::Result<T, Error<R>>>) -> std::result::Result<T, Error<R>> {
-    at_once(future).unwrap_or(Err(Error::TimedOut { id: None }))
+    now_or_never(|cx| pin!(future).poll(cx))
+}
+
+/// The same for the poll form of a method.
+#[inline]
+fn now_or_never<T, R>(
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<std::result::Result<T, Error<R>>>,
+) -> std::result::Result<T, Error<R>> {
+    match poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(Error::TimedOut { id: None }),
+    }
 }
 
 impl<P: Protocol, S: Read + Write> Client<P, S> {
@@ -165,8 +176,9 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     ///
     /// # Errors
     /// [`Error::Ended`], or one after which the call can be repeated.
+    #[inline]
     pub fn next_event(&mut self) -> Result<Event<P>, P> {
-        now(self.driver.next_event())
+        now_or_never(|cx| self.driver.poll_next_event(cx))
     }
 
     /// Asks and waits for the answer. Notifications that come meanwhile are kept for
@@ -241,8 +253,9 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// # Errors
     /// [`Error::Ended`]; [`Error::Refused`] if the mode was refused after all; or one after which the call can be
     /// repeated.
+    #[inline]
     pub fn next_notification(&mut self) -> Result<Option<P::Notification>, P> {
-        now(self.driver.next_notification())
+        now_or_never(|cx| self.driver.poll_next_notification(cx))
     }
 
     /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, and

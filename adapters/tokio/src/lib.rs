@@ -35,7 +35,10 @@ use tokio::net::UnixStream;
 use tokio::net::{TcpStream, ToSocketAddrs, lookup_host};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-pub use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Handler, Notifications, Transport, board};
+pub use sonnette_driver::{
+    AsyncHandler, Connect, Connection, Driver, End, Error, Handle, Handler, Notifications, Rung, Subscriber, Transport,
+    board,
+};
 
 sonnette_driver::client! {
     /// A client on tokio. Its other methods are those of [`Driver`].

@@ -65,6 +65,21 @@ pub enum Line {
     Reset,
 }
 
+/// Lines as in a [`Scenario`].
+#[must_use]
+pub fn script<P: Spoken>(wire: &str) -> Vec<Line> {
+    let line = |line: &str| {
+        let (who, octets) = line.split_at_checked(2).unwrap_or_else(|| panic!("what is {line:?}?"));
+        match who {
+            "C " => Line::Client(format!("{octets}{}", P::END).into()),
+            "S " => Line::Server(format!("{octets}{}", P::END).into()),
+            "s " => Line::Server(octets.into()),
+            _ => panic!("what is {line:?}?"),
+        }
+    };
+    wire.split(" / ").filter(|line| !line.is_empty()).map(line).collect()
+}
+
 /// A call, and what it comes to.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -78,21 +93,13 @@ impl<P: Spoken> Scenario<P> {
     /// call is a method, an argument and behind `=` the outcome.
     #[must_use]
     pub fn new(protocol: P, name: &'static str, wire: &'static str, calls: &'static str) -> Self {
-        let wire = wire.split(" / ").filter(|line| !line.is_empty()).map(|line| {
-            let (who, octets) = line.split_at_checked(2).unwrap_or_else(|| panic!("{name}: what is {line:?}?"));
-            match who {
-                "C " => Line::Client(format!("{octets}{}", P::END).into()),
-                "S " => Line::Server(format!("{octets}{}", P::END).into()),
-                "s " => Line::Server(octets.into()),
-                _ => panic!("{name}: what is {line:?}?"),
-            }
-        });
+        let wire = script::<P>(wire);
         let calls = calls.split(" / ").map(|call| {
             let (call, outcome) = call.split_once(" = ").unwrap_or_else(|| panic!("{name}: {call:?} has no outcome"));
             let (method, argument) = call.split_once(' ').unwrap_or((call, ""));
             Call { method, argument, outcome }
         });
-        Scenario { name, protocol, wire: wire.collect(), calls: calls.collect() }
+        Scenario { name, protocol, wire, calls: calls.collect() }
     }
 
     #[must_use]

@@ -42,12 +42,19 @@ pub struct Scripted {
     said: Vec<u8>,
     /// Whether the last read, write and flush stalled.
     stalled: [bool; 3],
+    patient: bool,
 }
 
 impl Scripted {
     #[must_use]
     pub fn new(script: &[Line], manner: Manner) -> Self {
-        Scripted { manner, script: script.iter().cloned().collect(), said: vec![], stalled: [false; 3] }
+        Scripted { manner, script: script.iter().cloned().collect(), said: vec![], stalled: [false; 3], patient: false }
+    }
+
+    /// One that waits for what the client says, as long as it takes.
+    #[must_use]
+    pub fn patient(script: &[Line], manner: Manner) -> Self {
+        Scripted { patient: true, ..Scripted::new(script, manner) }
     }
 
     /// Whether the client has said all that the script says, and nothing more.
@@ -98,7 +105,7 @@ impl Read for Scripted {
                 if octets == 0 { self.read(buffer) } else { Ok(octets) }
             }
             // Before it can speak, what was stalled must be written.
-            Some(Line::Client(_)) if self.stalled[1] => Err(io::ErrorKind::WouldBlock.into()),
+            Some(Line::Client(_)) if self.stalled[1] || self.patient => Err(io::ErrorKind::WouldBlock.into()),
             Some(Line::Client(line)) => panic!("the client waits instead of saying {:?}", line.escape_ascii()),
             Some(Line::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
             Some(Line::Anything) | None => Ok(0),

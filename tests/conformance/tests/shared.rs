@@ -1,0 +1,433 @@
+//! One connection for many tasks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use futures_lite::future::{self, block_on, poll_once};
+use futures_lite::{FutureExt, StreamExt};
+use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::{ClientState, Limits, Mode, Reason};
+use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
+use sonnette_conformance::{Line, script};
+use sonnette_driver::{Connection, End, Error, Handle, Rung, Subscriber, Transport};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::pin::{Pin, pin};
+use std::sync::mpsc;
+use std::thread;
+
+type Io = sonnette_smol::Io<Polled>;
+
+const AT_ONCE: Manner = MANNERS[0];
+
+/// A script at whose end the server waits for something that the client never says.
+fn wire(text: &str) -> Vec<Line> {
+    let mut lines = script::<Board>(text);
+    lines.push(Line::Client(b"something else".to_vec()));
+    lines
+}
+
+/// What two connected ends share, over a stream whose other end speaks its part of a script.
+fn scripted(board: Board, script: &[Line], manner: Manner) -> (Handle<Board>, Connection<Board, Io>) {
+    sonnette_smol::Client::new(board, Polled(Scripted::patient(script, manner))).share()
+}
+
+/// Runs `tasks` beside the connection until both are over.
+fn both<T>(connection: impl Future<Output = Result<(), End>>, tasks: impl Future<Output = T>) -> (Result<(), End>, T) {
+    block_on(future::zip(connection, tasks))
+}
+
+fn ended(error: &Error<Refusal>) -> bool {
+    matches!(error, Error::Ended(End::Closed))
+}
+
+/// A server whose number grows with each question, so that each answer is another one; and how often it has read.
+fn counting_server() -> (SocketAddr, mpsc::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.set_nodelay(true).unwrap();
+        let (mut number, mut reads, mut rest, mut buffer) = (0, 0, Vec::new(), vec![0; 64 * 1024]);
+        loop {
+            let octets = stream.read(&mut buffer).unwrap();
+            if octets == 0 {
+                assert!(rest.is_empty());
+                tell.send(reads).unwrap();
+                return;
+            }
+            reads += 1;
+            rest.extend_from_slice(&buffer[..octets]);
+            let mut answers = Vec::new();
+            while let Some(question) = rest.strip_prefix(b"random?\r\n") {
+                rest = question.to_vec();
+                writeln!(answers, "{number}\r").unwrap();
+                number += 1;
+            }
+            stream.write_all(&answers).unwrap();
+        }
+    });
+    (address, told)
+}
+
+const TASKS: i64 = 3_000;
+const EACH: i64 = 5;
+
+/// More tasks than there are places, each of which asks several times.
+async fn many_ask(handle: Handle<Board>, spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>)) {
+    let (sender, receiver) = mpsc::channel();
+    let (over, all_over) = async_channel::bounded::<()>(1);
+    for _ in 0..TASKS {
+        let (handle, sender, over) = (handle.clone(), sender.clone(), over.clone());
+        spawn(Box::pin(async move {
+            let mut last = -1;
+            for _ in 0..EACH {
+                let Ok(Reply::Random(number)) = handle.call(Request::Random).await else { panic!("no number") };
+                assert!(last < number, "a later question has a later answer");
+                last = number;
+                sender.send(number).unwrap();
+            }
+            drop(over);
+        }));
+    }
+    drop((handle, sender, over));
+    assert!(all_over.recv().await.is_err(), "closed once all tasks are over");
+    let numbers: BTreeSet<i64> = receiver.iter().collect();
+    assert_eq!(numbers, (0..TASKS * EACH).collect());
+}
+
+#[test]
+fn three_thousand_tasks_ask_on_tokio() {
+    for threads in [None, Some(2)] {
+        let runtime = match threads {
+            None => tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            Some(threads) => {
+                tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
+            }
+        };
+        let (address, reads) = counting_server();
+        runtime.block_on(async {
+            let client = sonnette_tokio::Client::<Board, _>::connect(address).await.unwrap();
+            let (handle, connection) = client.share();
+            let connection = tokio::spawn(connection);
+            many_ask(handle, |task| drop(tokio::spawn(task))).await;
+            // All handles are gone.
+            connection.await.unwrap().unwrap();
+        });
+        let reads = reads.recv().unwrap();
+        assert!(reads < usize::try_from(TASKS * EACH).unwrap() / 4, "{reads} reads: requests go out in batches");
+    }
+}
+
+#[test]
+fn three_thousand_tasks_ask_on_smol() {
+    let executor = async_executor::Executor::new();
+    let (address, reads) = counting_server();
+    thread::scope(|scope| {
+        let (done, is_done) = async_channel::bounded::<()>(1);
+        let executor = &executor;
+        scope.spawn(move || async_io::block_on(executor.run(is_done.recv())));
+        async_io::block_on(executor.run(async {
+            let client = sonnette_smol::Client::<Board, _>::connect(address).await.unwrap();
+            let (handle, connection) = client.share();
+            let connection = executor.spawn(connection);
+            many_ask(handle, |task| executor.spawn(task).detach()).await;
+            connection.await.unwrap();
+        }));
+        drop(done);
+    });
+    let reads = reads.recv().unwrap();
+    assert!(reads < usize::try_from(TASKS * EACH).unwrap() / 4, "{reads} reads: requests go out in batches");
+}
+
+#[test]
+fn what_is_asked_in_one_turn_goes_out_in_one_write() {
+    // The script would not go on if the second question were not there when the first answer is asked for.
+    let script = wire("C random? / C classified? / C random? / S 1 / S two / S 3");
+    for manner in MANNERS {
+        let (handle, connection) = scripted(Board::silent(), &script, manner);
+        let (ended, answers) = both(connection, async move {
+            let first = handle.call(Request::Random);
+            let others = future::zip(handle.call(Request::Classified), handle.call(Request::Random));
+            let (first, (second, third)) = future::zip(first, others).await;
+            (first.unwrap(), second.unwrap(), third.unwrap())
+        });
+        assert!(ended.is_ok());
+        assert_eq!(answers, (Reply::Random(1), Reply::Classified("two".into()), Reply::Random(3)));
+    }
+}
+
+#[test]
+fn in_the_mode_a_call_rings() {
+    let script = wire(
+        "C notif / S notif: random / C stop_notif / C random? / C notif / S 7 / S notif: classified / C stop_notif",
+    );
+    for manner in MANNERS {
+        let (handle, connection) = scripted(Board::silent(), &script, manner);
+        let mut rung = handle.subscribe();
+        let (ended, ()) = both(connection, async move {
+            handle.enter(()).await.unwrap();
+            let error = handle.enter(()).await.unwrap_err();
+            assert!(matches!(error, Error::Rejected(Reason::NotAllowed(Mode::Notification))), "{error:?}");
+            assert_eq!(rung.next().await, Some(Rung::Notification(Notification::Random)));
+            assert_eq!(handle.call(Request::Random).await.unwrap(), Reply::Random(7));
+            assert_eq!(rung.next().await, Some(Rung::Notification(Notification::Classified)));
+            handle.leave().await.unwrap();
+            drop(handle);
+            assert_eq!(rung.next().await, None);
+        });
+        assert!(ended.is_ok());
+    }
+}
+
+#[test]
+fn a_mode_that_is_not_entered_again_is_told_to_all_who_subscribe() {
+    let script = wire("C notif / S OK / C stop_notif / C random? / C notif / S OK / S 7 / S no / C random? / S 8");
+    for manner in MANNERS {
+        let (handle, connection) = scripted(Board::acknowledged(), &script, manner);
+        let (mut first, mut second) = (handle.subscribe(), handle.subscribe());
+        let (ended, ()) = both(connection, async move {
+            handle.enter(()).await.unwrap();
+            assert_eq!(handle.call(Request::Random).await.unwrap(), Reply::Random(7));
+            for rung in [&mut first, &mut second] {
+                assert_eq!(rung.next().await, Some(Rung::Left { asked: false }));
+            }
+            assert_eq!(handle.call(Request::Random).await.unwrap(), Reply::Random(8));
+        });
+        assert!(ended.is_ok());
+    }
+}
+
+#[test]
+fn a_mode_that_is_refused_or_left_is_told() {
+    let script = wire("C notif / S no / C notif / S OK / C stop_notif / S OK");
+    for manner in MANNERS {
+        let (handle, connection) = scripted(Board::acknowledged(), &script, manner);
+        let mut rung = handle.subscribe();
+        let (ended, ()) = both(connection, async move {
+            let error = handle.enter(()).await.unwrap_err();
+            assert!(matches!(&error, Error::Refused(Refusal::WrongKind(line)) if line == "no"), "{error:?}");
+            handle.enter(()).await.unwrap();
+            handle.leave().await.unwrap();
+            assert_eq!(rung.next().await, Some(Rung::Left { asked: true }));
+        });
+        assert!(ended.is_ok());
+    }
+}
+
+/// Takes all there is.
+async fn drain(rung: &mut Subscriber<Notification>) -> (usize, u64) {
+    let (mut notified, mut missed) = (0, 0);
+    while let Some(rung) = rung.next().await {
+        match rung {
+            Rung::Notification(_) => notified += 1,
+            Rung::Missed(number) => missed += number,
+            other => panic!("{other:?}"),
+        }
+    }
+    (notified, missed)
+}
+
+#[test]
+fn a_slow_subscriber_is_told_how_many_it_missed_and_slows_nobody() {
+    const RUNG: usize = 1_000;
+    let script = script::<Board>(&format!("C notif{}", " / S notif: random".repeat(RUNG)));
+    for manner in MANNERS {
+        let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, manner)));
+        client.set_backlog(8);
+        let (handle, connection) = client.share();
+        let (mut fast, mut slow, mut late) = (handle.subscribe(), handle.subscribe(), None);
+        let (ended, ()) = both(connection, async {
+            handle.enter(()).await.unwrap();
+            assert_eq!(fast.next().await, Some(Rung::Notification(Notification::Random)));
+            late = Some(handle.subscribe());
+            assert_eq!(drain(&mut fast).await, (RUNG - 1, 0));
+        });
+        assert!(matches!(ended, Err(End::Closed)), "{ended:?}");
+        block_on(async {
+            assert_eq!(slow.next().await, Some(Rung::Missed(u64::try_from(RUNG - 8).unwrap())));
+            assert_eq!(drain(&mut slow).await, (8, 0));
+            // Whoever subscribes later has missed nothing before that.
+            let (notified, missed) = drain(late.as_mut().unwrap()).await;
+            assert_eq!(notified, 8);
+            assert!(missed < u64::try_from(RUNG - 8).unwrap(), "{missed}");
+        });
+    }
+}
+
+#[test]
+fn the_end_is_told_to_everybody() {
+    let script = script::<Board>("C random? / C random? / C notif / S 1");
+    for manner in MANNERS {
+        let (handle, connection) = scripted(Board::acknowledged(), &script, manner);
+        let mut rung = handle.subscribe();
+        let (end, ()) = both(connection, async {
+            let asked = future::zip(handle.call(Request::Random), handle.call(Request::Random));
+            let ((first, second), third) = future::zip(asked, handle.enter(())).await;
+            assert_eq!(first.unwrap(), Reply::Random(1));
+            assert!(matches!(second, Err(Error::Lost { sent: true, end: End::Closed })), "{second:?}");
+            assert!(matches!(third, Err(Error::Lost { sent: true, end: End::Closed })), "{third:?}");
+            assert_eq!(rung.next().await, None);
+            assert!(ended(&handle.call(Request::Random).await.unwrap_err()));
+            assert!(ended(&handle.leave().await.unwrap_err()));
+            assert!(matches!(handle.end(), Some(End::Closed)));
+        });
+        assert!(matches!(end, Err(End::Closed)), "{end:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_dropped_leaves_nobody_waiting() {
+    let (handle, mut connection) = scripted(Board::silent(), &wire("C random?"), MANNERS[1]);
+    block_on(async {
+        let mut sent = pin!(handle.call(Request::Random));
+        assert!(poll_once(&mut sent).await.is_none());
+        // Until it is written, and the server has nothing to say.
+        for _ in 0..5 {
+            assert!(poll_once(&mut connection).await.is_none());
+        }
+        let mut unsent = pin!(handle.call(Request::Random));
+        assert!(poll_once(&mut unsent).await.is_none());
+        drop(connection);
+        let (sent, unsent) = (sent.await, unsent.await);
+        assert!(matches!(sent, Err(Error::Lost { sent: true, end: End::Abandoned })), "{sent:?}");
+        assert!(matches!(unsent, Err(Error::Lost { sent: false, end: End::Abandoned })), "{unsent:?}");
+        let late = handle.call(Request::Random).await;
+        assert!(matches!(late, Err(Error::Ended(End::Abandoned))), "{late:?}");
+    });
+}
+
+/// A call is dropped after so many polls, at each of its await points: what others ask is answered as if it had not been,
+/// and places are not used up.
+#[test]
+fn calls_that_are_dropped_take_nothing_from_others() {
+    for manner in MANNERS {
+        for polls in 0..6 {
+            let (address, _reads) = counting_server();
+            async_io::block_on(async {
+                let client = sonnette_smol::Client::<Board, _>::connect(address).await.unwrap();
+                let (handle, connection) = client.share();
+                let work = async {
+                    let mut last = -1;
+                    for _ in 0..manner.most.clamp(300, 1_100) {
+                        {
+                            let mut dropped = pin!(handle.call(Request::Random));
+                            for _ in 0..polls {
+                                if poll_once(&mut dropped).await.is_some() {
+                                    break;
+                                }
+                                future::yield_now().await;
+                            }
+                        }
+                        let Ok(Reply::Random(number)) = handle.call(Request::Random).await else { panic!() };
+                        assert!(number > last && number <= last + 2, "{last} {number}");
+                        last = number;
+                    }
+                    drop(handle);
+                };
+                let (ended, ()) = future::zip(connection, work).await;
+                ended.unwrap();
+            });
+        }
+    }
+}
+
+/// More than there are places for, none of which is taken up; the next one has its turn all the same.
+#[test]
+fn calls_that_wait_for_a_place_can_be_dropped_too() {
+    let (address, _reads) = counting_server();
+    async_io::block_on(async {
+        let client = sonnette_smol::Client::<Board, _>::connect(address).await.unwrap();
+        let (handle, connection) = client.share();
+        let mut calls: Vec<_> = (0..2_000).map(|_| Box::pin(handle.call(Request::Random))).collect();
+        for call in &mut calls {
+            assert!(poll_once(call).await.is_none());
+        }
+        let last = handle.call(Request::Random);
+        // All that have places, and half of those that wait for one.
+        drop(calls.drain(..1_500));
+        let work = async {
+            assert!(matches!(last.await, Ok(Reply::Random(_))));
+            for call in calls.drain(..) {
+                assert!(matches!(call.await, Ok(Reply::Random(_))));
+            }
+        };
+        let mut connection = pin!(connection);
+        let work = async { Some(work.await) };
+        let done = work.or(async {
+            connection.as_mut().await.unwrap();
+            None
+        });
+        assert!(done.await.is_some());
+        drop(calls);
+        drop(handle);
+        connection.await.unwrap();
+    });
+}
+
+#[test]
+fn what_the_machine_has_no_room_for_waits_for_its_turn() {
+    let script = wire("C random? / C random? / S 1 / S 2 / C random? / S 3");
+    for manner in [AT_ONCE, MANNERS[1]] {
+        let state = ClientState::with_limits(Board::silent(), Limits::new().with_pending(2));
+        let client = sonnette_smol::Client::with_state(state, Polled(Scripted::patient(&script, manner)));
+        let (handle, connection) = client.share();
+        let (ended, answers) = both(connection, async move {
+            let asked = future::zip(handle.call(Request::Random), handle.call(Request::Random));
+            let ((first, second), third) = future::zip(asked, handle.call(Request::Random)).await;
+            [first.unwrap(), second.unwrap(), third.unwrap()]
+        });
+        assert!(ended.is_ok());
+        assert_eq!(answers, [1, 2, 3].map(Reply::Random));
+    }
+    // What there will never be room for is rejected.
+    let state = ClientState::with_limits(Board::silent(), Limits::new().with_output(8));
+    let client = sonnette_smol::Client::with_state(state, Polled(Scripted::patient(&wire(""), AT_ONCE)));
+    let (handle, connection) = client.share();
+    let (_, answer) = both(connection, async move { handle.call(Request::Random).await });
+    assert!(matches!(answer, Err(Error::Rejected(Reason::TooLarge))), "{answer:?}");
+}
+
+/// Without handles the connection writes what was asked, and closes.
+#[test]
+fn the_last_handle_closes_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let stream = BufReader::new(listener.accept().unwrap().0);
+        stream.lines().map(Result::unwrap).collect::<Vec<_>>()
+    });
+    async_io::block_on(async {
+        let client = sonnette_smol::Client::<Board, _>::connect(address).await.unwrap();
+        let (handle, connection) = client.share();
+        let other = handle.clone();
+        let mut call = Box::pin(other.call(Request::Classified));
+        assert!(poll_once(&mut call).await.is_none());
+        drop(call);
+        drop((handle, other));
+        connection.await.unwrap();
+    });
+    assert_eq!(server.join().unwrap(), ["classified?"]);
+}
+
+#[test]
+fn handles_and_their_futures_can_be_sent() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_sync<T: Sync>(_: &T) {}
+    let (handle, connection) = scripted(Board::silent(), &[], AT_ONCE);
+    let mut subscriber = handle.subscribe();
+    is_send(&handle);
+    is_sync(&handle);
+    is_send(&connection);
+    is_send(&subscriber);
+    is_send(&handle.call(Request::Random));
+    is_send(&handle.enter(()));
+    is_send(&handle.leave());
+    is_send(&subscriber.next());
+    is_send(&StreamExt::next(&mut subscriber));
+    fn any<T: Transport + Send>() {
+        fn sent<T: Send>() {}
+        sent::<Connection<Board, T>>();
+    }
+    any::<Io>();
+}
