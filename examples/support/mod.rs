@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "not every example opens thousands")]
 pub(crate) mod files;
+#[allow(dead_code, reason = "not every example watches")]
+pub(crate) mod session;
 
 use clap::{Parser, ValueEnum};
 use sonnette::board::Board;

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -808,47 +807,13 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         Poll::Ready(result)
     }
 
-    // What a connection that many share needs beside the methods of a client.
-
-    pub(crate) fn backlog(&self) -> usize {
-        self.backlog
-    }
-
-    pub(crate) fn subscription(&self) -> Option<&P::Subscription> {
-        self.subscription.as_ref()
-    }
-
-    pub(crate) fn state_mut(&mut self) -> &mut ClientState<P> {
-        &mut self.state
-    }
-
-    /// The next event, if it is one that needs no look at anything else.
-    #[inline]
-    pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
-        if self.kept.is_empty() { self.state.poll_known() } else { None }
-    }
-
     /// Whether all that was asked is written.
     pub(crate) fn is_flushed(&self) -> bool {
         self.state.output().is_empty() && !self.state.is_gated() && !self.unflushed
     }
 
-    /// Writes what can be written; whether nothing is left that could be, gates or not.
-    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> bool {
-        let written = self.write(cx).is_ok() && self.state.output().is_empty() && !self.unflushed;
-        written || self.failed.is_some()
-    }
-
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.transport.poll_close(cx)
-    }
-
-    /// Nothing more is read: what becomes of all that is outstanding.
-    pub(crate) fn abandon(&mut self) -> Vec<Event<P>> {
-        self.state.receive_eof();
-        let mut events = Vec::from(mem::take(&mut self.kept));
-        events.extend(std::iter::from_fn(|| self.decode()));
-        events
     }
 
     /// Gives back the buffers that hold nothing: this may be a long wait.
@@ -891,6 +856,42 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         });
         SCRATCH.set(scratch);
         result
+    }
+}
+
+/// What a connection that many share needs beside the methods of a client.
+#[cfg(feature = "shared")]
+impl<P: Protocol, T: Transport> Driver<P, T> {
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    pub(crate) fn subscription(&self) -> Option<&P::Subscription> {
+        self.subscription.as_ref()
+    }
+
+    pub(crate) fn state_mut(&mut self) -> &mut ClientState<P> {
+        &mut self.state
+    }
+
+    /// The next event, if it is one that needs no look at anything else.
+    #[inline]
+    pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
+        if self.kept.is_empty() { self.state.poll_known() } else { None }
+    }
+
+    /// Writes what can be written; whether nothing is left that could be, gates or not.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> bool {
+        let written = self.write(cx).is_ok() && self.state.output().is_empty() && !self.unflushed;
+        written || self.failed.is_some()
+    }
+
+    /// Nothing more is read: what becomes of all that is outstanding.
+    pub(crate) fn abandon(&mut self) -> Vec<Event<P>> {
+        self.state.receive_eof();
+        let mut events = Vec::from(std::mem::take(&mut self.kept));
+        events.extend(std::iter::from_fn(|| self.decode()));
+        events
     }
 }
 

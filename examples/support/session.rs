@@ -1,0 +1,132 @@
+//! What `watch` does with a client of any runtime.
+
+use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette_tokio::{Driver, Error, Transport};
+use std::fmt::Display;
+use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
+
+/// What the session needs of a client, whatever its runtime.
+pub(crate) trait Client {
+    async fn call(&mut self, request: Request) -> Result<Reply, Error<Refusal>>;
+    async fn notify(&mut self) -> Result<(), Error<Refusal>>;
+    async fn wait_notification(&mut self) -> Result<Option<Notification>, Error<Refusal>>;
+    async fn ring(&mut self, request: Request) -> Result<Reply, Error<Refusal>>;
+}
+
+impl<S: Read + Write> Client for sonnette_std::Client<Board, S> {
+    async fn call(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.call(request)
+    }
+    async fn notify(&mut self) -> Result<(), Error<Refusal>> {
+        self.notify()
+    }
+    async fn wait_notification(&mut self) -> Result<Option<Notification>, Error<Refusal>> {
+        self.wait_notification()
+    }
+    async fn ring(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.ring(request)
+    }
+}
+
+impl<T: Transport> Client for Driver<Board, T> {
+    async fn call(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.call(request).await
+    }
+    async fn notify(&mut self) -> Result<(), Error<Refusal>> {
+        self.notify().await
+    }
+    async fn wait_notification(&mut self) -> Result<Option<Notification>, Error<Refusal>> {
+        self.wait_notification().await
+    }
+    async fn ring(&mut self, request: Request) -> Result<Reply, Error<Refusal>> {
+        self.ring(request).await
+    }
+}
+
+/// Why the session ended.
+pub(crate) enum Stop {
+    Client(Error<Refusal>),
+    Output(io::Error),
+}
+
+impl From<Error<Refusal>> for Stop {
+    fn from(error: Error<Refusal>) -> Self {
+        Stop::Client(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Output(error)
+    }
+}
+
+/// Asks for everything once, then fetches what the server rings for, so many times.
+pub(crate) async fn session(client: &mut impl Client, count: Option<NonZeroU64>) -> Result<(), Stop> {
+    for request in [Request::Random, Request::Classified] {
+        let reply = client.call(request).await?;
+        say_reply(&reply)?;
+    }
+    client.notify().await?;
+    let mut handled = 0;
+    while count.is_none_or(|count| handled < count.get()) {
+        let Some(notification) = client.wait_notification().await? else { break };
+        let fetch = match notification {
+            Notification::Random => Request::Random,
+            Notification::Classified => Request::Classified,
+            Notification::Other(name) => {
+                say("notified", format_args!("other {}", printable(&name)))?;
+                handled += 1;
+                continue;
+            }
+        };
+        say("notified", if fetch == Request::Random { "random" } else { "classified" })?;
+        let reply = client.ring(fetch).await?;
+        say_reply(&reply)?;
+        handled += 1;
+    }
+    Ok(())
+}
+
+fn say_reply(reply: &Reply) -> io::Result<()> {
+    match reply {
+        Reply::Random(number) => say("random", number),
+        Reply::Classified(text) => say("classified", printable(text)),
+    }
+}
+
+fn say(what: &str, fact: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}: {fact}")?;
+    out.flush()
+}
+
+/// Printable UTF-8 as it is, every other octet as `\xNN`.
+fn printable(text: &[u8]) -> String {
+    let mut shown = String::new();
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if !is_printable(character) {
+                let mut octets = [0; 4];
+                escape(character.encode_utf8(&mut octets).as_bytes(), &mut shown);
+            } else {
+                shown.push(character);
+            }
+        }
+        escape(chunk.invalid(), &mut shown);
+    }
+    shown
+}
+
+/// As Rust's own escapes see it, but for what they escape only inside quotes; an accent that combines with what stands
+/// before it is printable.
+fn is_printable(character: char) -> bool {
+    matches!(character, '"' | '\'' | '\\') || format!("a{character}").escape_debug().count() == 2
+}
+
+fn escape(octets: &[u8], shown: &mut String) {
+    for octet in octets {
+        shown.push_str(&format!("\\x{octet:02x}"));
+    }
+}
