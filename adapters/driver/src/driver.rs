@@ -754,25 +754,38 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         if self.state.mode() == Mode::Closed {
             return Ok(());
         }
+        let mut refused = false;
         while self.failed.is_none() && !self.state.output().is_empty() {
             match self.transport.poll_write(cx, self.state.output()) {
+                // A stream that holds as much as it may takes more once it has passed that on.
+                Poll::Ready(Ok(0)) if !refused => {
+                    (refused, self.unflushed) = (true, true);
+                    if !self.pass_on(cx)? {
+                        return Ok(());
+                    }
+                }
                 Poll::Ready(Ok(0)) => self.failed = Some(Arc::new(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.state.advance_output(written);
-                    self.unflushed = true;
+                    (refused, self.unflushed) = (false, true);
                 }
                 Poll::Ready(Err(error)) => self.write_failed(error)?,
                 Poll::Pending => return Ok(()),
             }
         }
+        self.pass_on(cx).map(drop)
+    }
+
+    /// Has the stream pass on what it holds; `false` if it cannot now.
+    fn pass_on(&mut self, cx: &mut Context<'_>) -> Result<bool, P> {
         while self.failed.is_none() && self.unflushed {
             match self.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => self.write_failed(error)?,
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return Ok(false),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn write_failed(&mut self, error: io::Error) -> Result<(), P> {

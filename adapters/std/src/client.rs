@@ -1,5 +1,5 @@
 #[cfg(unix)]
-use crate::socket::{Due, NotTaken};
+use crate::socket::{Due, WriteFirst};
 use bytes::Bytes;
 use sonnette::board::{Board, Notification};
 use sonnette::{ClientState, Event, Protocol, Rejected, RequestId, Timeouts};
@@ -45,6 +45,21 @@ pub(crate) fn read_deadline() -> Option<Instant> {
     DEADLINE.get()
 }
 
+/// Whether this is what a [`Socket`](crate::Socket) has to tell, wherever the socket is.
+#[cfg(unix)]
+fn holds<T: std::error::Error + 'static>(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<T>()).is_some()
+}
+
+/// `Pending` where a [`Socket`](crate::Socket), also one below a stream of the caller's, takes nothing now.
+fn unless_full<T>(written: io::Result<T>) -> Poll<io::Result<T>> {
+    match written {
+        #[cfg(unix)]
+        Err(error) if holds::<WriteFirst>(&error) => Poll::Pending,
+        written => Poll::Ready(written),
+    }
+}
+
 impl<S: Read + Write> Transport for Blocking<S> {
     fn poll_read(
         &mut self,
@@ -58,23 +73,19 @@ impl<S: Read + Write> Transport for Blocking<S> {
         DEADLINE.set(None);
         match read {
             #[cfg(unix)]
-            Err(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<Due>().is_some()) => Poll::Pending,
+            Err(error) if holds::<Due>(&error) => Poll::Pending,
+            #[cfg(unix)]
+            Err(error) if holds::<WriteFirst>(&error) => Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
             read => Poll::Ready(read),
         }
     }
 
     fn poll_write(&mut self, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        match self.stream.write(octets) {
-            #[cfg(unix)]
-            Err(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<NotTaken>().is_some()) => {
-                Poll::Pending
-            }
-            written => Poll::Ready(written),
-        }
+        unless_full(self.stream.write(octets))
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.flush())
+        unless_full(self.stream.flush())
     }
 
     fn now(&self) -> Duration {

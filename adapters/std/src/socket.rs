@@ -18,7 +18,8 @@ use std::{error, fmt};
 /// A TCP or Unix socket whose writes never block.
 ///
 /// A write that the socket does not take at once is `WouldBlock`, and the next read then waits for either direction: it
-/// returns `Interrupted` when the socket takes octets again. Readiness is asked for only then, so the plain case is one
+/// is `WouldBlock` too when the socket takes octets again. (Not `Interrupted`: a TLS stream above it reads again then,
+/// instead of writing what it holds.) Readiness is asked for only then, so the plain case is one
 /// system call a write and one a read. Once a write has failed, a read no longer waits: what the peer said before it went
 /// is read, and then the stream has ended.
 #[derive(Debug)]
@@ -144,7 +145,7 @@ impl Read for Socket {
             let ready = descriptors.first().map_or(PollFlags::empty(), PollFd::revents);
             self.full = !ready.contains(PollFlags::OUT);
             if !ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-                return Err(io::ErrorKind::Interrupted.into());
+                return Err(WriteFirst.into());
             }
         }
         let flags = if self.broken { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
@@ -169,7 +170,7 @@ impl Write for Socket {
             }
             Err(Errno::AGAIN) => {
                 self.full = true;
-                Err(io::Error::new(io::ErrorKind::WouldBlock, NotTaken))
+                Err(WriteFirst.into())
             }
             Err(Errno::INTR) => Err(io::ErrorKind::Interrupted.into()),
             Err(error) => {
@@ -185,17 +186,24 @@ impl Write for Socket {
     }
 }
 
-/// Inside a `WouldBlock`: the socket takes nothing now, and the next read waits until it does.
+/// Inside a `WouldBlock`: of a write, the socket takes nothing now, and the next read waits until it does; of a read, that
+/// it does again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NotTaken;
+pub(crate) struct WriteFirst;
 
-impl fmt::Display for NotTaken {
+impl fmt::Display for WriteFirst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the socket is full")
+        f.write_str("the socket was full")
     }
 }
 
-impl error::Error for NotTaken {}
+impl error::Error for WriteFirst {}
+
+impl From<WriteFirst> for io::Error {
+    fn from(first: WriteFirst) -> Self {
+        io::Error::new(io::ErrorKind::WouldBlock, first)
+    }
+}
 
 /// Inside a `WouldBlock`: the deadline of this read has come.
 #[derive(Clone, Copy, Debug)]

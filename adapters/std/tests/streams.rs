@@ -386,6 +386,40 @@ fn a_flush_may_be_interrupted_or_take_long() {
     assert_eq!(client.stream().written, b"random?\r\nrandom?\r\n");
 }
 
+/// As a TLS stream does: it takes so many octets, then none until it was flushed.
+struct Holds {
+    stream: Scripted,
+    held: Vec<u8>,
+}
+
+impl Read for Holds {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Holds {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let room = octets.len().min(4 - self.held.len());
+        self.held.extend_from_slice(&octets[..room]);
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()?;
+        self.stream.written.append(&mut self.held);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stream_that_is_full_until_it_is_flushed_is_flushed() {
+    let stream = Holds { stream: Scripted::new(&[Gives(b"1\r\n")]), held: vec![] };
+    let mut client = Client::new(Board::silent(), stream);
+    assert_eq!(client.random().unwrap(), 1);
+    assert_eq!(client.stream().stream.written, b"random?\r\n");
+}
+
 #[test]
 fn an_error_is_one_short_line_however_long_the_refusal() {
     let refused: Error<Refusal> = Error::Refused(Refusal::WrongKind(vec![1; 16_000].into()));
