@@ -254,6 +254,17 @@ fn a_full_file_table_is_survived_when_nobody_can_be_told() {
     crowd(&address, || ());
 }
 
+#[test]
+fn a_loop_of_ones_own_drives_several_connections() {
+    let run = Command::new(example("embed")).args(["--clients", "4", "--count", "2"]).output().unwrap();
+    assert_eq!((run.status.code(), run.stderr), (Some(0), vec![]));
+    let output = String::from_utf8(run.stdout).unwrap();
+    for client in 0..4 {
+        let fetched = output.lines().filter(|line| line.starts_with(&format!("{client}: "))).count();
+        assert!(fetched >= 2, "{output}");
+    }
+}
+
 /// Runs `many` in a shell, after `before`: its facts by their names, and what it said on standard error.
 fn many(before: &str, arguments: &str) -> (impl Fn(&str) -> String + use<>, String) {
     let script = format!("{before} exec '{}' {arguments} --seconds 0", example("many").display());

@@ -13,7 +13,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
         let examples = profile.join("examples");
-        if !["watch", "server", "many"].iter().all(|name| examples.join(name).exists()) {
+        if !["watch", "server", "many", "embed"].iter().all(|name| examples.join(name).exists()) {
             let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
             let built = Command::new(env!("CARGO")).args(["build", "--examples"]).args(release).status().unwrap();
             assert!(built.success());

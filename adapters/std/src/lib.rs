@@ -1,16 +1,26 @@
 //! Blocking clients of [`sonnette`] over TCP and Unix sockets, and over any `Read + Write`.
 //!
-//! ```no_run
+//! ```
 //! use sonnette::board::{Board, Notification, Request};
 //! use sonnette_std::Client;
 //!
-//! let mut client = Client::<Board, _>::connect("localhost:6789")?;
+//! # let mut server = sonnette_std::server::Server::bind("127.0.0.1:0", Board::silent())?;
+//! # let address = server.local_addr()?;
+//! # std::thread::spawn(move || for number in 0.. {
+//! #     server.set_random(number);
+//! #     let next = std::time::Instant::now() + std::time::Duration::from_millis(5);
+//! #     while let Some(left) = next.checked_duration_since(std::time::Instant::now()) {
+//! #         server.turn(Some(left)).unwrap();
+//! #     }
+//! # });
+//! let mut client = Client::<Board, _>::connect(address)?;
 //! println!("{}", client.random()?);
 //! client.notify()?;
 //! while let Some(notification) = client.wait_notification()? {
 //!     if notification == Notification::Random {
 //!         // Leave, ask, enter again: one write, one round trip, and nothing is lost.
 //!         println!("{:?}", client.ring(Request::Random)?);
+//! #         break;
 //!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

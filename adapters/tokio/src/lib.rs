@@ -1,21 +1,33 @@
 //! Clients of [`sonnette`] on tokio: over TCP and Unix sockets, and over any stream of `tokio::io`, TLS included.
 //!
-//! ```no_run
+//! ```
 //! use sonnette::board::{Board, Notification, Request};
 //! use sonnette_tokio::Client;
 //!
-//! # async fn watch() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut client = Client::<Board, _>::connect("localhost:6789").await?;
+//! # let mut server = sonnette_std::server::Server::bind("127.0.0.1:0", Board::silent())?;
+//! # let address = server.local_addr()?;
+//! # std::thread::spawn(move || for number in 0.. {
+//! #     server.set_random(number);
+//! #     let next = std::time::Instant::now() + std::time::Duration::from_millis(5);
+//! #     while let Some(left) = next.checked_duration_since(std::time::Instant::now()) {
+//! #         server.turn(Some(left)).unwrap();
+//! #     }
+//! # });
+//! # let watch = async move || -> Result<(), Box<dyn std::error::Error>> {
+//! let mut client = Client::<Board, _>::connect(address).await?;
 //! println!("{}", client.random().await?);
 //! client.notify().await?;
 //! while let Some(notification) = client.wait_notification().await? {
 //!     if notification == Notification::Random {
 //!         // Leave, ask, enter again: one write, one round trip, and nothing is lost.
 //!         println!("{:?}", client.ring(Request::Random).await?);
+//! #         break;
 //!     }
 //! }
 //! # Ok(())
-//! # }
+//! # };
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(watch())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! All methods that wait are those of [`Driver`], to which a [`Client`] dereferences. Each is cancel safe: a future that
