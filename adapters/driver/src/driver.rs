@@ -123,6 +123,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Waits for the next event of any kind, [`Event::Closed`] included.
     ///
+    /// # Cancel safety
+    /// Yes: an event is taken when it is returned.
+    ///
     /// # Errors
     /// [`Error::Ended`] from then on.
     // Not an `async fn`: one layer less through which each event is moved.
@@ -186,6 +189,10 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Asks and waits for the answer. Other events that come meanwhile are kept.
     ///
+    /// # Cancel safety
+    /// Nothing is lost. The request stays asked once this was polled; its answer is discarded, since its id is gone with the
+    /// future. What is to be dropped and taken up again is asked by [`start`](Self::start).
+    ///
     /// # Errors
     /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`], or one of those that name the id, with which
     /// [`outcome`](Self::outcome) takes the call up again.
@@ -195,6 +202,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// As [`call`](Self::call), handing out the notifications that come meanwhile.
+    ///
+    /// # Cancel safety
+    /// As [`call`](Self::call). Notifications handed out are the caller's.
     ///
     /// # Errors
     /// As there.
@@ -218,6 +228,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Waits for the answer to a request that was started, or whose call was given up.
+    ///
+    /// # Cancel safety
+    /// Yes: it can be called again.
     ///
     /// # Errors
     /// As [`call`](Self::call); [`Error::UnknownRequest`] if it was answered already, or is an enter.
@@ -277,6 +290,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Enters notification mode: returns once that is confirmed. If an earlier enter was given up before it was
     /// confirmed, and the mode was not asked to be left since, this waits for that one.
     ///
+    /// # Cancel safety
+    /// Nothing is lost. The mode stays asked for; calling this again waits for the same enter.
+    ///
     /// # Errors
     /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`], or one after which the call can be repeated.
     pub async fn enter(&mut self, subscription: P::Subscription) -> Result<RequestId, P> {
@@ -324,6 +340,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Asks for normal mode: returns once that is written, and never waits for [`Event::Left`]. Without a mode to leave
     /// it does nothing.
     ///
+    /// # Cancel safety
+    /// Nothing is lost. The wish to leave stays; calling this again, or waiting for anything, writes it.
+    ///
     /// # Errors
     /// [`Error::Ended`], or one after which the call can be repeated.
     pub async fn leave(&mut self) -> Result<(), P> {
@@ -334,6 +353,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Waits until all that was asked is written.
     ///
+    /// # Cancel safety
+    /// Yes: it can be called again.
+    ///
     /// # Errors
     /// [`Error::Ended`], or one after which the call can be repeated.
     pub async fn flush(&mut self) -> Result<(), P> {
@@ -342,6 +364,10 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Leaves the mode, asks, and enters the mode again, all in one write and one round trip. Notifications that come
     /// meanwhile are kept, and none is lost. All of it is asked, or nothing.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost. All three stay asked once this was polled; the answer is discarded, as that of a [`call`](Self::call),
+    /// and calling [`enter`](Self::enter) waits for the mode.
     ///
     /// # Errors
     /// As [`call`](Self::call); [`Reason::NotAllowed`] if the mode was never entered. Given up in the middle, it is taken
@@ -402,6 +428,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     ///
     /// Other outcomes that come meanwhile are kept. In a protocol whose leave has no answer, the end of the mode shows
     /// only with the answer to a later request.
+    ///
+    /// # Cancel safety
+    /// Yes: a notification is taken when it is returned.
     ///
     /// # Errors
     /// [`Error::Ended`]; [`Error::Refused`] if the mode was refused after all; or one after which the call can be
@@ -474,6 +503,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, and
     /// returns when it has ended on request. The mode must have been entered.
     ///
+    /// # Cancel safety
+    /// Yes: it can be called again.
+    ///
     /// # Errors
     /// As [`next_notification`](Self::next_notification) and [`enter`](Self::enter); it can be called again after those
     /// that lose nothing.
@@ -532,6 +564,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Writes what was asked, and tells the server that nothing more will come. What it sends until it closes the
     /// connection in turn can still be taken.
+    ///
+    /// # Cancel safety
+    /// Yes: it can be called again.
     ///
     /// # Errors
     /// [`Error::Ended`], or one after which the call can be repeated.
