@@ -190,8 +190,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Asks and waits for the answer. Other events that come meanwhile are kept.
     ///
     /// # Cancel safety
-    /// Nothing is lost. The request stays asked once this was polled; its answer is discarded, since its id is gone with the
-    /// future. What is to be dropped and taken up again is asked by [`start`](Self::start).
+    /// Nothing is lost. The request stays asked once this was polled; its answer is discarded, since its id is gone with
+    /// the future. What is to be dropped and taken up again is asked by [`start`](Self::start).
     ///
     /// # Errors
     /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`], or one of those that name the id, with which
@@ -366,8 +366,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// meanwhile are kept, and none is lost. All of it is asked, or nothing.
     ///
     /// # Cancel safety
-    /// Nothing is lost. All three stay asked once this was polled; the answer is discarded, as that of a [`call`](Self::call),
-    /// and calling [`enter`](Self::enter) waits for the mode.
+    /// Nothing is lost. All three stay asked once this was polled; the answer is discarded, as that of a
+    /// [`call`](Self::call), and calling [`enter`](Self::enter) waits for the mode.
     ///
     /// # Errors
     /// As [`call`](Self::call); [`Reason::NotAllowed`] if the mode was never entered. Given up in the middle, it is taken
