@@ -74,8 +74,8 @@
 //!   hundred lines.
 //! - [`LineDecoder`]: lines and raw octets out of a stream, for use on its own too.
 //!
-//! Clients that hold a socket are crates of their own: `sonnette-std` (blocking). They share one loop,
-//! `sonnette-driver`.
+//! Clients that hold a socket are crates of their own: `sonnette-std` (blocking), `sonnette-smol` and `sonnette-tokio`.
+//! They share one loop, `sonnette-driver`.
 
 // std would bring a clock and sockets within reach; without it, that the machine is pure is checked by the compiler.
 #![no_std]

@@ -140,16 +140,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// As there.
     #[inline]
     pub fn poll_next_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<P>, P>> {
-        // Nearly always this is what comes next, and is handed on from here without a detour.
-        if self.kept.is_empty() && self.given_up.is_empty() {
-            match self.state.poll_known() {
-                Some(Event::Reply { id, reply }) => {
-                    self.called.take_if(|called| *called == id);
-                    return Poll::Ready(Ok(Event::Reply { id, reply }));
-                }
-                Some(event) => return Poll::Ready(Ok(event)),
-                None => {}
-            }
+        if let Some(event) = self.poll_known() {
+            self.taken(&event);
+            return Poll::Ready(Ok(event));
         }
         self.poll_kept_event(cx)
     }
@@ -446,9 +439,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// As there.
     #[inline]
     pub fn poll_next_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
-        // As in `poll_next_event`.
-        if self.kept.is_empty() && self.entering.is_none() && self.left.is_none() && self.given_up.is_empty() {
-            match self.state.poll_known() {
+        if self.entering.is_none() && self.left.is_none() {
+            match self.poll_known() {
                 Some(Event::Notification(notification)) => return Poll::Ready(Ok(Some(notification))),
                 Some(event) => self.kept.push_back(event),
                 None => {}
@@ -628,25 +620,16 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// The loop: the next event, or `None` once the connection has ended.
-    #[inline]
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event<P>>, P>> {
-        match self.decode() {
-            Some(event) => Poll::Ready(Ok(Some(event))),
-            None => self.poll_new_event(cx),
-        }
-    }
-
-    /// The same where nothing that was received is left.
-    fn poll_new_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event<P>>, P>> {
         loop {
+            if let Some(event) = self.decode() {
+                return Poll::Ready(Ok(Some(event)));
+            }
             if self.end.is_some() {
                 return Poll::Ready(Ok(None));
             }
             self.write(cx)?;
             ready!(self.poll_input(cx))?;
-            if let Some(event) = self.decode() {
-                return Poll::Ready(Ok(Some(event)));
-            }
         }
     }
 
@@ -682,30 +665,18 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         }
     }
 
+    /// The next event, if it is one that needs no look at anything else. Nearly always it is, and then it is handed on
+    /// without a detour.
+    #[inline]
+    pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
+        if self.kept.is_empty() && self.given_up.is_empty() { self.state.poll_known() } else { None }
+    }
+
     /// The next event that was already received, and that somebody may want.
-    #[inline]
     fn decode(&mut self) -> Option<Event<P>> {
-        let leaving = self.is_leaving();
-        match self.state.poll_event() {
-            Ok(Some(event @ Event::Notification(_))) => Some(event),
-            Ok(Some(event @ Event::Reply { .. })) if self.given_up.is_empty() => Some(event),
-            polled => self.sort(polled, leaving),
-        }
-    }
-
-    #[inline]
-    fn is_leaving(&self) -> bool {
-        self.refreshing.is_some() && self.state.asked_mode() == Mode::Leaving
-    }
-
-    /// What was polled, or the next event, if somebody may want it.
-    fn sort(
-        &mut self,
-        mut polled: std::result::Result<Option<Event<P>>, sonnette::Error>,
-        mut leaving: bool,
-    ) -> Option<Event<P>> {
         loop {
-            let event = match polled {
+            let leaving = self.state.asked_mode() == Mode::Leaving;
+            let event = match self.state.poll_event() {
                 Ok(event) => event?,
                 Err(error) => {
                     // A stream that fails in the middle of an answer has failed; that is the better reason.
@@ -724,8 +695,6 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 Some(event) if self.is_wanted(&event) => return Some(event),
                 _ => {}
             }
-            leaving = self.is_leaving();
-            polled = self.state.poll_event();
         }
     }
 
@@ -920,12 +889,6 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     pub(crate) fn state_mut(&mut self) -> &mut ClientState<P> {
         &mut self.state
-    }
-
-    /// The next event, if it is one that needs no look at anything else.
-    #[inline]
-    pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
-        if self.kept.is_empty() { self.state.poll_known() } else { None }
     }
 
     /// Writes what can be written; whether nothing is left that could be, gates or not.

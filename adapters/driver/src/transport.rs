@@ -22,7 +22,7 @@ pub trait Transport {
         deadline: Option<Duration>,
     ) -> Poll<io::Result<usize>>;
 
-    /// Writes some octets. `Pending` does not keep the driver from reading; `WouldBlock` ends the call, as in a read.
+    /// Writes some octets. Zero means that the stream takes more once it has been flushed. `Pending` does not keep the driver from reading; `WouldBlock` ends the call, as in a read.
     ///
     /// # Errors
     /// Nothing more is written; what was sent by the peer is still read.
