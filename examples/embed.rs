@@ -38,13 +38,7 @@ struct Connection {
 const SILENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    match run(&support::options()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            support::tell(format_args!("embed: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    support::exit("embed", run(&support::options()))
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {

@@ -59,13 +59,7 @@ fn main() -> ExitCode {
         Some(address) => run(&options, address, None),
         None => many(&options),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            support::tell(format_args!("many: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    support::exit("many", done)
 }
 
 /// Starts the server, has the bare sockets measured, and runs the clients.
@@ -127,7 +121,7 @@ impl Drop for Process {
 /// Says where it listens; each line of standard input is a new number.
 fn serve() -> Result<()> {
     let mut server = support::open("127.0.0.1:0", support::Dialect::Silent)?;
-    println!("{}", server.local_addr()?);
+    writeln!(io::stdout(), "{}", server.local_addr()?)?;
     let (waker, (news, told)) = (server.waker(), std::sync::mpsc::channel());
     std::thread::spawn(move || {
         for number in io::stdin().lines().map_while(io::Result::ok) {
@@ -224,7 +218,7 @@ async fn crowd<W: World>(
     let per_client = |now: usize| now.saturating_sub(before) / clients;
     let Some((server, bare_rss)) = rung else {
         round_is_over.recv().await??;
-        println!("{}", per_client(resident()?));
+        writeln!(io::stdout(), "{}", per_client(resident()?))?;
         return Ok(());
     };
     let (began, seconds) = (Instant::now(), Duration::from_secs(options.seconds));
@@ -233,19 +227,19 @@ async fn crowd<W: World>(
         round.left.store(clients, Ordering::Relaxed);
         let number = round.number.fetch_add(1, Ordering::Relaxed) + 1;
         writeln!(server, "{number}")?;
-        let in_time = async { Some(round_is_over.recv().await) };
-        match in_time.or(async { W::wait(ROUND).await }).await {
+        match W::within(ROUND, round_is_over.recv()).await {
             Some(over) => over??,
             None => lost = round.left.load(Ordering::Relaxed),
         }
     }
-    println!("clients: {clients}");
-    println!("notifications: {}", round.notified.load(Ordering::Relaxed));
-    println!("lost: {lost}");
-    println!("rss_per_client_bytes: {}", per_client(resident()?));
-    println!("bare_rss_per_client_bytes: {bare_rss}");
-    println!("size_of_client_bytes: {size}");
-    println!("seconds: {:.1}", began.elapsed().as_secs_f64());
+    let mut out = io::stdout().lock();
+    writeln!(out, "clients: {clients}")?;
+    writeln!(out, "notifications: {}", round.notified.load(Ordering::Relaxed))?;
+    writeln!(out, "lost: {lost}")?;
+    writeln!(out, "rss_per_client_bytes: {}", per_client(resident()?))?;
+    writeln!(out, "bare_rss_per_client_bytes: {bare_rss}")?;
+    writeln!(out, "size_of_client_bytes: {size}")?;
+    writeln!(out, "seconds: {:.1}", began.elapsed().as_secs_f64())?;
     if lost == 0 { Ok(()) } else { Err(format!("{lost} clients were not rung within {ROUND:?}").into()) }
 }
 
@@ -294,7 +288,7 @@ trait World {
     async fn bare(address: &str) -> io::Result<Self::Stream>;
     fn poll_read(stream: Pin<&mut Self::Stream>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
     fn poll_write(stream: Pin<&mut Self::Stream>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>>;
-    async fn wait<T>(time: Duration) -> Option<T>;
+    async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T>;
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 }
 
@@ -318,9 +312,12 @@ impl World for Smol<'_> {
     fn poll_write(stream: Pin<&mut Self::Stream>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         futures_lite::AsyncWrite::poll_write(stream, cx, octets)
     }
-    async fn wait<T>(time: Duration) -> Option<T> {
-        async_io::Timer::after(time).await;
-        None
+    async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let too_late = async {
+            async_io::Timer::after(time).await;
+            None
+        };
+        async { Some(future.await) }.or(too_late).await
     }
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.spawn(task).detach();
@@ -348,9 +345,8 @@ impl World for Tokio {
     fn poll_write(stream: Pin<&mut Self::Stream>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         tokio::io::AsyncWrite::poll_write(stream, cx, octets)
     }
-    async fn wait<T>(time: Duration) -> Option<T> {
-        tokio::time::sleep(time).await;
-        None
+    async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(time, future).await.ok()
     }
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);

@@ -25,13 +25,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&support::options()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            support::tell(format_args!("server: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    support::exit("server", run(&support::options()))
 }
 
 fn run(options: &Options) -> io::Result<()> {

@@ -7,7 +7,7 @@
 
 mod support;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use futures_lite::FutureExt;
 use sonnette::board::Board;
 use sonnette_std::Error;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::session::{Stop, session};
+use support::session::{Runtime, Stop, session};
 
 #[derive(Parser)]
 #[command(
@@ -38,13 +38,6 @@ struct Options {
     count: Option<NonZeroU64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Runtime {
-    Std,
-    Smol,
-    Tokio,
-}
-
 /// How many notifications the server of its own is watched for.
 const COUNT: NonZeroU64 = NonZeroU64::new(5).unwrap();
 
@@ -55,14 +48,7 @@ const EVERY: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let options: Options = support::options();
-    match watch(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            support::tell(format_args!("watch: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    support::exit("watch", watch(&support::options()))
 }
 
 fn watch(options: &Options) -> Result<(), Box<dyn std::error::Error>> {

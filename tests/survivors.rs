@@ -172,10 +172,7 @@ fn a_known_answer_does_not_end_one_that_has_begun() {
 
 #[test]
 fn answers_are_not_known_whole_in_the_mode() {
-    let mut state = own();
-    state.enter(()).unwrap();
-    state.receive(b"entered\n");
-    events(&mut state).unwrap();
+    let mut state = in_mode();
     let id = state.request("ask").unwrap();
     state.receive(b"known\n");
     assert_eq!(events(&mut state), Ok(vec![Event::Reply { id, reply: "known".into() }]));
@@ -203,6 +200,14 @@ fn greeted() -> ClientState<Wire<true>> {
 /// Its changes of mode have answers of their own.
 fn own() -> ClientState<Wire<false>> {
     connection(EnterAnswer::Own, LeaveAnswer::Own)
+}
+
+fn in_mode() -> ClientState<Wire<false>> {
+    let mut state = own();
+    state.enter(()).unwrap();
+    state.receive(b"entered\n");
+    events(&mut state).unwrap();
+    state
 }
 
 /// The events up to the end of what can be told now.
@@ -312,10 +317,7 @@ fn nothing_is_left_that_was_not_asked_to_be_left() {
 
 #[test]
 fn a_void_leave_does_not_end_the_next_mode() {
-    let mut state = own();
-    state.enter(()).unwrap();
-    state.receive(b"entered\n");
-    events(&mut state).unwrap();
+    let mut state = in_mode();
     state.request("ask").unwrap();
     assert!(state.leave());
     state.receive(b"ends 2\n");
@@ -673,10 +675,7 @@ fn an_idle_machine_gives_back_all_its_memory_and_a_busy_one_loses_nothing() {
 
 #[test]
 fn what_is_pending_is_shown_by_kind_and_id() {
-    let mut state = own();
-    state.enter(()).unwrap();
-    state.receive(b"entered\n");
-    events(&mut state).unwrap();
+    let mut state = in_mode();
     assert_eq!(state.protocol().pending, "Pending { inside: None, visible: [Enter #1], .. }");
     state.request("ask").unwrap();
     state.leave();

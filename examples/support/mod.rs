@@ -11,6 +11,7 @@ use sonnette_std::server::Server;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::ToSocketAddrs;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -41,6 +42,17 @@ pub(crate) fn wrong_options<O: Parser>(error: &clap::Error) -> ! {
     }
     eprintln!("{}\n{}", error.to_string().trim_end(), O::command().render_usage());
     std::process::exit(2)
+}
+
+/// How the program `name` ends: with one clear line if it failed.
+pub(crate) fn exit(name: &str, done: Result<(), impl Display>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(format_args!("{name}: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A line on standard error, where somebody may or may not be reading it.

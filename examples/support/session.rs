@@ -1,10 +1,19 @@
 //! What `watch` does with a client of any runtime.
 
+use clap::ValueEnum;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette_tokio::{Driver, Error, Transport};
 use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::num::NonZeroU64;
+
+/// What the client runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    Std,
+    Smol,
+    Tokio,
+}
 
 /// What the session needs of a client, whatever its runtime.
 pub(crate) trait Client {

@@ -81,21 +81,6 @@ impl<S: futures_io::AsyncRead + Unpin> futures_io::AsyncRead for Short<S> {
     }
 }
 
-impl<S: futures_io::AsyncWrite + Unpin> futures_io::AsyncWrite for Short<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        let most = octets.len().min(self.1);
-        Pin::new(&mut self.0).poll_write(cx, &octets[..most])
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
-    }
-}
-
 impl<S: tokio::io::AsyncRead + Unpin> tokio::io::AsyncRead for Short<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let most = buffer.remaining().min(self.1);
@@ -107,19 +92,29 @@ impl<S: tokio::io::AsyncRead + Unpin> tokio::io::AsyncRead for Short<S> {
     }
 }
 
-impl<S: tokio::io::AsyncWrite + Unpin> tokio::io::AsyncWrite for Short<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        let most = octets.len().min(self.1);
-        Pin::new(&mut self.0).poll_write(cx, &octets[..most])
-    }
+/// The two traits differ in one name.
+macro_rules! writes {
+    ($($writes:path, $close:ident;)*) => {$(
+        impl<S: $writes + Unpin> $writes for Short<S> {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+                let most = octets.len().min(self.1);
+                Pin::new(&mut self.0).poll_write(cx, &octets[..most])
+            }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.0).poll_flush(cx)
+            }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+            fn $close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.0).$close(cx)
+            }
+        }
+    )*};
+}
+
+writes! {
+    futures_io::AsyncWrite, poll_close;
+    tokio::io::AsyncWrite, poll_shutdown;
 }
 
 /// A stream that blocks, for the server.
@@ -174,6 +169,12 @@ async fn talk(client: &mut impl Client) -> Outcome {
         assert_eq!(client.ring(Request::Random).await?, Reply::Random(first + 1 + rung));
     }
     Ok(())
+}
+
+async fn talk_and_close<T: Transport>(client: &mut Driver<Board, T>) -> Outcome {
+    let outcome = talk(client).await;
+    client.close().await.unwrap();
+    outcome
 }
 
 async fn last<T: Transport>(client: &mut Driver<Board, T>) -> End {
@@ -257,9 +258,7 @@ impl World for Smol {
     ) -> io::Result<Outcome> {
         async_io::block_on(async {
             let mut client = connect_smol(address, config, name, most).await?;
-            let outcome = talk(&mut *client).await;
-            client.close().await.unwrap();
-            Ok(outcome)
+            Ok(talk_and_close(&mut client).await)
         })
     }
 
@@ -306,9 +305,7 @@ impl World for Tokio {
     ) -> io::Result<Outcome> {
         runtime().block_on(async {
             let mut client = connect_tokio(address, config, name, most).await?;
-            let outcome = talk(&mut *client).await;
-            client.close().await.unwrap();
-            Ok(outcome)
+            Ok(talk_and_close(&mut client).await)
         })
     }
 

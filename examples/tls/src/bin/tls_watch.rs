@@ -8,12 +8,13 @@
 #[path = "../../../support/session.rs"]
 mod session;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use futures_rustls::TlsConnector as SmolConnector;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use session::{Stop, session};
+use session::{Runtime, Stop, session};
 use sonnette::board::Board;
+use sonnette_driver::{Driver, Transport};
 use sonnette_tls::client_config;
 use std::net::TcpStream;
 use std::num::NonZeroU64;
@@ -37,13 +38,6 @@ struct Options {
     /// Stop after so many notifications
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Runtime {
-    Std,
-    Smol,
-    Tokio,
 }
 
 fn main() -> ExitCode {
@@ -90,18 +84,18 @@ async fn on_smol(options: &Options, config: Arc<ClientConfig>, name: ServerName<
     let stream = async_net::TcpStream::connect(&options.address).await?;
     stream.set_nodelay(true)?;
     let stream = SmolConnector::from(config).connect(name, stream).await?;
-    let mut client = sonnette_smol::Client::new(Board::silent(), stream);
-    stopped(session(&mut *client, options.count).await)?;
-    client.leave().await?;
-    Ok(client.close().await?)
+    watch_on_runtime(&mut sonnette_smol::Client::new(Board::silent(), stream), options.count).await
 }
 
 async fn on_tokio(options: &Options, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<()> {
     let stream = tokio::net::TcpStream::connect(&options.address).await?;
     stream.set_nodelay(true)?;
     let stream = TokioConnector::from(config).connect(name, stream).await?;
-    let mut client = sonnette_tokio::Client::new(Board::silent(), stream);
-    stopped(session(&mut *client, options.count).await)?;
+    watch_on_runtime(&mut sonnette_tokio::Client::new(Board::silent(), stream), options.count).await
+}
+
+async fn watch_on_runtime<T: Transport>(client: &mut Driver<Board, T>, count: Option<NonZeroU64>) -> Result<()> {
+    stopped(session(client, count).await)?;
     client.leave().await?;
     Ok(client.close().await?)
 }
