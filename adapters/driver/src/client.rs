@@ -83,7 +83,19 @@ macro_rules! client {
             where
                 P: Default,
             {
-                Ok(Self::new(P::default(), $unix::connect(path).await?))
+                Self::connect_unix_with(&$crate::Connect::new(), P::default(), path).await
+            }
+
+            /// As [`connect_unix`](Self::connect_unix), with everything settable that is not about TCP.
+            ///
+            /// # Errors
+            /// As there.
+            pub async fn connect_unix_with(
+                connect: &$crate::Connect,
+                protocol: P,
+                path: impl AsRef<::std::path::Path>,
+            ) -> ::std::io::Result<Self> {
+                Ok(Self::with_state(connect.state(protocol), $unix::connect(path).await?))
             }
         }
 

@@ -28,7 +28,7 @@ impl Connect {
         Self::default()
     }
 
-    /// Gives up on each address after so long.
+    /// Gives up on each address of a TCP connection after so long.
     pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.connect_timeout = timeout;
         self

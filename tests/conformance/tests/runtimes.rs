@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use futures_lite::StreamExt;
+use futures_lite::future::zip;
 use socket2::SockRef;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette::{Error as Violation, Event, Timeouts};
-use sonnette_driver::{AsyncHandler, Connect, Driver, End, Error, Transport, board};
+use sonnette_driver::{AsyncHandler, Connect, Connection, Driver, End, Error, Handle, Transport, board};
 use sonnette_std::server::Server;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
@@ -128,6 +129,19 @@ async fn overdue<T: Transport>(client: &mut Driver<Board, T>) -> usize {
     }
 }
 
+/// Through a shared handle as well: how often the connection was polled.
+async fn overdue_for_all<T: Transport>(handle: Handle<Board>, connection: Connection<Board, T>) -> usize {
+    let (mut connection, mut polls) = (pin!(connection), 0);
+    let counted = poll_fn(|cx| {
+        polls += 1;
+        connection.as_mut().poll(cx)
+    });
+    let (over, answer) = zip(counted, async { handle.call(Request::Random).await }).await;
+    assert!(matches!(over, Err(End::Failed(Violation::ReplyTimeout))), "{over:?}");
+    assert!(matches!(answer, Err(Error::Lost { sent: true, .. })), "{answer:?}");
+    polls
+}
+
 /// A client that says it has finished is still answered.
 async fn closed<T: Transport>(client: &mut Driver<Board, T>) {
     client.start(Request::Random).unwrap();
@@ -191,6 +205,23 @@ fn silent_server() -> (SocketAddr, thread::JoinHandle<()>) {
     })
 }
 
+/// A server with no place for one more in its queue, to which the system does not answer then.
+#[cfg(target_os = "linux")]
+fn crowded() -> (SocketAddr, socket2::Socket, Vec<TcpStream>) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+            Ok(stream) => waiting.push(stream),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return (address, listener, waiting),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 fn closing_server() -> (SocketAddr, thread::JoinHandle<()>) {
     listen(|mut stream| {
         let mut said = String::new();
@@ -208,6 +239,9 @@ fn on_unix(path: &std::path::Path) -> thread::JoinHandle<()> {
         stream.read_exact(&mut said).unwrap();
         assert_eq!(&said, b"random?\r\n");
         stream.write_all(b"7\r\n").unwrap();
+        // To the next it says nothing.
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
     })
 }
 
@@ -235,6 +269,30 @@ macro_rules! runtime {
                     assert!(polls <= 4, "{polls} polls");
                 });
                 server.join().unwrap();
+            }
+
+            #[test]
+            fn nor_is_a_shared_connection() {
+                let (address, server) = silent_server();
+                $block_on(async {
+                    let client = Client::connect_with(&connect(), Board::silent(), address).await.unwrap();
+                    let (handle, connection) = client.share();
+                    // As above, and when it was asked.
+                    let polls = overdue_for_all(handle, connection).await;
+                    assert!(polls <= 5, "{polls} polls");
+                });
+                server.join().unwrap();
+            }
+
+            #[test]
+            #[cfg(target_os = "linux")]
+            fn a_server_that_accepts_nobody_is_given_up() {
+                let (address, _listener, _waiting) = crowded();
+                $block_on(async {
+                    let connect = Connect::new().connect_timeout(Some(Duration::from_millis(20)));
+                    let error = Client::connect_with(&connect, Board::silent(), address).await.unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+                });
             }
 
             #[test]
@@ -287,6 +345,9 @@ macro_rules! runtime {
                 $block_on(async {
                     let mut client = is_send(Client::<Board, _>::connect_unix(&path)).await.unwrap();
                     assert_eq!(client.random().await.unwrap(), 7);
+                    let connect = connect();
+                    let connecting = Client::connect_unix_with(&connect, Board::silent(), &path);
+                    overdue(&mut is_send(connecting).await.unwrap()).await;
                 });
                 server.join().unwrap();
             }
