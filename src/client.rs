@@ -4,7 +4,7 @@ mod time;
 
 pub use time::Timeouts;
 
-use crate::lines::Span;
+use crate::lines::{Kind, Span};
 use crate::modes::{Call, Read};
 use crate::output::{Dropped, Mark, Opener, Output};
 use crate::queue::{Entry, Inside, What};
@@ -111,11 +111,11 @@ type SecondOf<P> = Second<<P as Protocol>::Reply, <P as Protocol>::Refusal, <P a
 enum Expect {
     /// A line that begins something.
     Begin,
-    /// A line, after so many octets of the same thing, which had begun when this entry and those behind it were not
-    /// asked or not sent.
-    Line { held: usize, hides_from: RequestId },
+    /// A line, after so many octets of the same thing, for which so many more are reserved. It had begun when this entry
+    /// and those behind it were not asked or not sent.
+    Line { held: usize, reserved: usize, hides_from: RequestId },
     /// So many raw octets, likewise.
-    Raw { held: usize, hides_from: RequestId, octets: usize },
+    Raw { held: usize, reserved: usize, hides_from: RequestId, octets: usize },
 }
 
 impl Expect {
@@ -123,6 +123,13 @@ impl Expect {
         match self {
             Expect::Begin => 0,
             Expect::Line { held, .. } | Expect::Raw { held, .. } => held,
+        }
+    }
+
+    fn reserved(self) -> usize {
+        match self {
+            Expect::Begin => 0,
+            Expect::Line { reserved, .. } | Expect::Raw { reserved, .. } => reserved,
         }
     }
 
@@ -494,11 +501,16 @@ impl<P: Protocol> ClientState<P> {
         if self.inside.is_none() || !self.queue.is_empty() || !self.is_at_begin() {
             return None;
         }
-        let (octets, notification) = self.protocol.known_line(self.lines.unread())?;
-        if octets > self.limits.line {
-            return None;
+        if let Some((octets, notification)) = self.protocol.known_line(self.lines.unread()) {
+            if octets > self.limits.line {
+                return None;
+            }
+            self.lines.skip(octets);
+            return Some(Event::Notification(notification));
         }
-        self.lines.skip(octets);
+        let mut frame = self.lines.arrived(self.limits.line.min(self.limits.answer));
+        let notification = self.protocol.known_push(&mut frame)?;
+        frame.skip();
         Some(Event::Notification(notification))
     }
 
@@ -614,8 +626,8 @@ impl<P: Protocol> ClientState<P> {
     fn decode(&mut self, span: Span, ends_at: u64) -> Result<Option<Event<P>>, Error> {
         let visible = self.visible(ends_at);
         let continuation = self.continuation(visible);
-        let raw = matches!(self.expect, Expect::Raw { .. });
-        let mut frame = self.lines.frame(span, raw);
+        let kind = if matches!(self.expect, Expect::Raw { .. }) { Kind::Raw } else { Kind::Line };
+        let mut frame = self.lines.frame(span, kind);
         let pending = Pending {
             queue: &self.queue,
             visible,
@@ -659,7 +671,7 @@ impl<P: Protocol> ClientState<P> {
         let of = |at: usize| self.queue.get(at).map(|entry| (at, &entry.what));
         let own_enter = self.protocol.changes().enter == EnterAnswer::Own;
         match decoded {
-            Decoded::Notification(_) => (Read::Notification, 0),
+            Decoded::Notification(_) | Decoded::PartNotification(_) => (Read::Notification, 0),
             Decoded::Reply { id, .. } | Decoded::Refused { id, .. } => match self.find(*id, visible).and_then(of) {
                 Some((at, What::Request(_) | What::Probe(_))) => (Read::Answer, at),
                 Some((at, What::Enter(..))) if own_enter && matches!(decoded, Decoded::Refused { .. }) => {
@@ -690,14 +702,13 @@ impl<P: Protocol> ClientState<P> {
             // Parts and signs of life are legal in every open mode, and keep it.
             Decoded::Part if visible > 0 => (Read::Answer, 0),
             Decoded::Part => (Read::Stray, 0),
-            Decoded::More { .. } | Decoded::Nothing => (Read::Notification, 0),
+            Decoded::More { .. } | Decoded::Reserve { .. } | Decoded::Nothing => (Read::Notification, 0),
         }
     }
 
     /// Does what follows from a frame: an event, or nothing to tell.
     fn apply(&mut self, decoded: Decoded<P>, span: Span, visible: usize) -> Result<Option<Event<P>>, Fault> {
-        let held = self.expect.held();
-        let hides_from = self.expect.hides_from();
+        let expected = self.expect;
         self.expect = Expect::Begin;
         let (read, at) = self.classify(&decoded, visible);
         if self.mode().after(read).is_none() {
@@ -710,22 +721,16 @@ impl<P: Protocol> ClientState<P> {
         }
         Ok(match decoded {
             Decoded::More { raw } => {
-                let held = held + span.total;
-                let octets = usize::try_from(raw.unwrap_or(0)).unwrap_or(usize::MAX);
-                if held.saturating_add(octets) > self.limits.answer {
-                    return Err(Fault::TooLong);
-                }
-                let first_hidden = || self.queue.get(visible).map_or(self.next_id, |entry| entry.id);
-                let hides_from = hides_from.unwrap_or_else(first_hidden);
-                self.expect = match raw {
-                    Some(_) => Expect::Raw { held, hides_from, octets },
-                    None => Expect::Line { held, hides_from },
-                };
+                self.expect = self.more(expected, span, visible, raw, 0)?;
+                None
+            }
+            Decoded::Reserve { octets } => {
+                self.expect = self.more(expected, span, visible, None, octets)?;
                 None
             }
             Decoded::Nothing => None,
             Decoded::Part => {
-                self.begun += (held + span.total) as u64;
+                self.begun += (expected.held() + span.total) as u64;
                 None
             }
             Decoded::Greeting => {
@@ -738,6 +743,10 @@ impl<P: Protocol> ClientState<P> {
                 None
             }
             Decoded::Notification(notification) => Some(Event::Notification(notification)),
+            Decoded::PartNotification(notification) => {
+                self.begun += (expected.held() + span.total) as u64;
+                Some(Event::Notification(notification))
+            }
             Decoded::Reply { id, reply, ends_mode } => {
                 let ended = match &self.inside {
                     Some(inside) if ends_mode => {
@@ -780,6 +789,30 @@ impl<P: Protocol> ClientState<P> {
                 let asked = self.leave_asked(visible);
                 self.inside.as_ref().map(|inside| inside.id).map(|id| self.end_mode(id, asked, refusal))
             }
+        })
+    }
+
+    /// What is expected after a part of something, of which so much was kept before, if the limit allows it.
+    fn more(
+        &self,
+        expected: Expect,
+        span: Span,
+        visible: usize,
+        raw: Option<u64>,
+        reserve: u64,
+    ) -> Result<Expect, Fault> {
+        let held = expected.held() + span.total;
+        let in_memory = |octets| usize::try_from(octets).unwrap_or(usize::MAX);
+        let octets = in_memory(raw.unwrap_or(0));
+        let reserved = expected.reserved().saturating_add(in_memory(reserve));
+        if held.saturating_add(reserved).saturating_add(octets) > self.limits.answer {
+            return Err(Fault::TooLong);
+        }
+        let first_hidden = || self.queue.get(visible).map_or(self.next_id, |entry| entry.id);
+        let hides_from = expected.hides_from().unwrap_or_else(first_hidden);
+        Ok(match raw {
+            Some(_) => Expect::Raw { held, reserved, hides_from, octets },
+            None => Expect::Line { held, reserved, hides_from },
         })
     }
 

@@ -93,6 +93,10 @@ mod protocol;
 mod queue;
 
 pub mod board;
+#[cfg(feature = "mpd")]
+pub mod mpd;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 pub use client::{ClientState, Event, Timeouts};
 pub use error::{Error, Excerpt, Invalid, Reason, Rejected};

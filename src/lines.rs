@@ -224,8 +224,16 @@ impl LineDecoder {
     }
 
     /// Lends the next `span.total` unread octets. They stay unread unless the frame is cut out.
-    pub(crate) fn frame(&mut self, span: Span, raw: bool) -> Frame<'_> {
-        Frame { lines: self, span, raw, cut: None }
+    #[inline]
+    pub(crate) fn frame(&mut self, span: Span, kind: Kind) -> Frame<'_> {
+        Frame { lines: self, span, kind, cut: None }
+    }
+
+    /// Lends what is unread, at most so many octets of it.
+    #[inline]
+    pub(crate) fn arrived(&mut self, most: usize) -> Frame<'_> {
+        let octets = self.unread().len().min(most);
+        self.frame(Span { content: octets, total: octets }, Kind::Open)
     }
 
     /// Gives back the buffer if it holds nothing.
@@ -292,8 +300,16 @@ impl fmt::Debug for LineDecoder {
 pub struct Frame<'a> {
     lines: &'a mut LineDecoder,
     span: Span,
-    raw: bool,
+    kind: Kind,
     cut: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Line,
+    Raw,
+    /// What has arrived; the protocol is to say where it ends.
+    Open,
 }
 
 impl fmt::Debug for Span {
@@ -306,7 +322,17 @@ impl Frame<'_> {
     /// Whether these are raw octets that a line announced, not a line.
     #[must_use]
     pub fn is_raw(&self) -> bool {
-        self.raw
+        self.kind == Kind::Raw
+    }
+
+    /// Says that the frame ends after so many octets: for [`Protocol::known_line`](crate::Protocol::known_push), before
+    /// anything is taken out of it. The frames lent to [`decode`](crate::Protocol::decode) have their end.
+    #[inline]
+    pub fn truncate(&mut self, octets: usize) {
+        if self.kind == Kind::Open && self.cut.is_none() {
+            let octets = self.span.content.min(octets);
+            self.span = Span { content: octets, total: octets };
+        }
     }
 
     /// A part of the frame to keep; a range that goes beyond the frame is cut to it.
@@ -341,6 +367,14 @@ impl Frame<'_> {
     /// The frame, if it was taken out of the buffer, else `None`: it is still unread.
     pub(crate) fn into_cut(self) -> Option<Bytes> {
         self.cut
+    }
+
+    /// Goes past a frame whose end the protocol has said.
+    #[inline]
+    pub(crate) fn skip(self) {
+        if self.cut.is_none() {
+            self.lines.skip(self.span.total);
+        }
     }
 }
 

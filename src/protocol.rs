@@ -159,6 +159,14 @@ pub trait Protocol: Sized {
         None
     }
 
+    /// Likewise, for a notification of one frame or of many with values to be cut out of it. Before it is cut, its length
+    /// with the terminators is told by [`Frame::truncate`]; without that, all that has arrived is taken for it. `input` goes
+    /// as far as the limits allow a line and an answer to go.
+    fn known_push(&mut self, input: &mut Frame<'_>) -> Option<Self::Notification> {
+        let _ = input;
+        None
+    }
+
     /// A fast path: if `input` begins with the whole answer to a request of which `note` was noted, and that is a line that
     /// is no refusal, its length with the terminator and what it means. Asked only where the server is in normal mode, as
     /// read, and of what was asked first; must do what [`decode`](Self::decode) would.
@@ -219,6 +227,12 @@ pub enum Decoded<P: Protocol> {
         /// So many raw octets follow; a line if `None`.
         raw: Option<u64>,
     },
+    /// As `More`, with a line to follow, for what announces values that take so many octets of memory beside those read:
+    /// they are counted too, at once. (Redis: an array of so many values)
+    Reserve {
+        /// Octets.
+        octets: u64,
+    },
     /// Complete, but nothing to tell: a sign of life.
     Nothing,
     /// One of several confirmations, but not the last. Nothing of it is kept, so no limit counts it, and something else
@@ -230,6 +244,8 @@ pub enum Decoded<P: Protocol> {
     Continue,
     /// The server rang.
     Notification(P::Notification),
+    /// The server rang, and goes on about it: the stream must not end here. (MPD: the `changed:` lines before `OK`)
+    PartNotification(P::Notification),
     /// The answer to a request.
     Reply {
         /// The request.
