@@ -326,7 +326,7 @@ impl Protocol for Redis {
             Known::Anywhere | Known::Reset | Known::Unsubscribe(_) => true,
             // In normal mode it would enter the mode, which is not a request.
             Known::Subscribe(_) => setting == Setting::Notification && !self.monitoring,
-            Known::Plain | Known::Unspoken(_) => setting == Setting::Normal,
+            Known::Plain | Known::Unspoken(_) => command.anywhere || setting == Setting::Normal,
         }
     }
 
@@ -537,7 +537,8 @@ pub enum Subscription {
     Channels(Vec<Bytes>),
     /// `PSUBSCRIBE`: at least one pattern (`*`, `?`, `[ab]`). All are refused if one is.
     Patterns(Vec<Bytes>),
-    /// `MONITOR`: all that the server executes. It is left by `RESET`, which logs out as well.
+    /// `MONITOR`: all that the server executes. It is left by `RESET`, which logs out as well. A command is one line, with
+    /// all of its values: one that exceeds [`Limits::line`] ends the connection.
     Monitor,
 }
 
@@ -569,6 +570,7 @@ fn owned(names: impl IntoIterator<Item: AsRef<[u8]>>) -> Vec<Bytes> {
 pub struct Command {
     /// Never empty.
     words: Vec<Bytes>,
+    anywhere: bool,
 }
 
 enum Known {
@@ -586,7 +588,7 @@ impl Command {
     /// A command without arguments.
     #[must_use]
     pub fn new(name: impl AsRef<[u8]>) -> Self {
-        Command { words: owned([name]) }
+        Command { words: owned([name]), anywhere: false }
     }
 
     /// With one more argument.
@@ -607,6 +609,14 @@ impl Command {
     #[must_use]
     pub fn auth(user: Option<&str>, password: &str) -> Self {
         Command::new("AUTH").args(user).arg(password)
+    }
+
+    /// Allows it in the mode too. A Redis that does not answers with an error, and the mode stays; this is for servers that
+    /// do, and for what is asked behind a request that ends the mode, without waiting for its answer.
+    #[must_use]
+    pub fn anywhere(mut self) -> Self {
+        self.anywhere = true;
+        self
     }
 
     fn name(&self) -> &[u8] {
