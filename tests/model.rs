@@ -2,7 +2,7 @@
 //! pipes, in every state they can reach. Breadth first, so that what fails is told with a shortest way to it.
 //!
 //! The steps are what the application asks, the server's news, each write and each delivery, and each deadline, in every
-//! order; the connection is cut in every state. What is checked is in [`World::poll`] (each event by itself), [`World::check`]
+//! order; the connection is cut in every state. What is checked is in [`World::poll`] (each event by itself), [`World::settled`]
 //! (each state), [`World::after`] (law 2; visible output stays), [`World::take`] (a leave is not written before
 //! its enter was confirmed) and [`World::cut`] (laws 4 and 6).
 //!
@@ -13,58 +13,60 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
+mod search;
+
+use search::{Checked, search};
 use sonnette::board::{Board, Notification, Reply, Request, ServerState};
 use sonnette::{ClientState, Error, Event, Mode, RequestId, Timeouts};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 // The ordinary run: unoptimised, some seconds in all.
 
 #[test]
 fn silent_polling_at_once() {
-    search(&Run { bounds: bounds(3, 2, 2, 2), ..SILENT });
+    search::<World>(&Run { bounds: bounds(3, 2, 2, 2), ..SILENT });
 }
 
 #[test]
 fn acknowledged_polling_at_once() {
-    search(&Run { bounds: bounds(2, 2, 2, 2), ..ACKNOWLEDGED });
+    search::<World>(&Run { bounds: bounds(2, 2, 2, 2), ..ACKNOWLEDGED });
 }
 
 #[test]
 fn silent_polling_late() {
-    search(&Run { polling: Polling::Late, bounds: bounds(2, 1, 2, 2), ..SILENT });
+    search::<World>(&Run { polling: Polling::Late, bounds: bounds(2, 1, 2, 2), ..SILENT });
 }
 
 #[test]
 fn acknowledged_polling_late() {
-    search(&Run { polling: Polling::Late, bounds: bounds(2, 1, 2, 2), ..ACKNOWLEDGED });
+    search::<World>(&Run { polling: Polling::Late, bounds: bounds(2, 1, 2, 2), ..ACKNOWLEDGED });
 }
 
 #[test]
 fn silent_by_octets() {
-    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 0, 1, 1), ..SILENT });
-    search(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..SILENT });
+    search::<World>(&Run { pieces: Pieces::Octets, bounds: bounds(1, 0, 1, 1), ..SILENT });
+    search::<World>(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..SILENT });
 }
 
 #[test]
 fn acknowledged_by_octets() {
-    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 0, 1, 1), ..ACKNOWLEDGED });
-    search(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..ACKNOWLEDGED });
+    search::<World>(&Run { pieces: Pieces::Octets, bounds: bounds(1, 0, 1, 1), ..ACKNOWLEDGED });
+    search::<World>(&Run { pieces: Pieces::Octets, bounds: bounds(0, 1, 1, 1), ..ACKNOWLEDGED });
 }
 
 #[test]
 fn silent_in_time() {
     for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
-        search(&Run { timeouts, expiries: 1, bounds: bounds(1, 1, 2, 2), ..SILENT });
+        search::<World>(&Run { timeouts, expiries: 1, bounds: bounds(1, 1, 2, 2), ..SILENT });
     }
 }
 
 #[test]
 fn acknowledged_in_time() {
     for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
-        search(&Run { timeouts, expiries: 1, bounds: bounds(1, 1, 2, 2), ..ACKNOWLEDGED });
+        search::<World>(&Run { timeouts, expiries: 1, bounds: bounds(1, 1, 2, 2), ..ACKNOWLEDGED });
     }
 }
 
@@ -74,8 +76,8 @@ fn acknowledged_in_time() {
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_silent_in_time() {
     for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
-        search(&Run { timeouts, expiries: 2, bounds: bounds(2, 2, 2, 2), ..SILENT });
-        search(&Run { timeouts, expiries: 2, polling: Polling::Late, bounds: bounds(1, 1, 2, 2), ..SILENT });
+        search::<World>(&Run { timeouts, expiries: 2, bounds: bounds(2, 2, 2, 2), ..SILENT });
+        search::<World>(&Run { timeouts, expiries: 2, polling: Polling::Late, bounds: bounds(1, 1, 2, 2), ..SILENT });
     }
 }
 
@@ -83,47 +85,58 @@ fn full_silent_in_time() {
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_acknowledged_in_time() {
     for timeouts in [REFRESH, SILENCE, REPLY, ALL] {
-        search(&Run { timeouts, expiries: 2, bounds: bounds(2, 2, 2, 2), ..ACKNOWLEDGED });
-        search(&Run { timeouts, expiries: 2, polling: Polling::Late, bounds: bounds(1, 1, 2, 2), ..ACKNOWLEDGED });
+        search::<World>(&Run { timeouts, expiries: 2, bounds: bounds(2, 2, 2, 2), ..ACKNOWLEDGED });
+        search::<World>(&Run {
+            timeouts,
+            expiries: 2,
+            polling: Polling::Late,
+            bounds: bounds(1, 1, 2, 2),
+            ..ACKNOWLEDGED
+        });
     }
 }
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_silent_polling_at_once() {
-    search(&Run { bounds: bounds(4, 3, 3, 3), ..SILENT });
+    search::<World>(&Run { bounds: bounds(4, 3, 3, 3), ..SILENT });
 }
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_acknowledged_polling_at_once() {
-    search(&Run { bounds: bounds(3, 2, 3, 3), ..ACKNOWLEDGED });
+    search::<World>(&Run { bounds: bounds(3, 2, 3, 3), ..ACKNOWLEDGED });
 }
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_silent_polling_late() {
-    search(&Run { polling: Polling::Late, bounds: bounds(2, 2, 3, 3), ..SILENT });
+    search::<World>(&Run { polling: Polling::Late, bounds: bounds(2, 2, 3, 3), ..SILENT });
 }
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_acknowledged_polling_late() {
-    search(&Run { polling: Polling::Late, bounds: bounds(2, 2, 3, 3), ..ACKNOWLEDGED });
+    search::<World>(&Run { polling: Polling::Late, bounds: bounds(2, 2, 3, 3), ..ACKNOWLEDGED });
 }
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_silent_by_octets() {
-    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..SILENT });
-    search(&Run { polling: Polling::Late, pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..SILENT });
+    search::<World>(&Run { pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..SILENT });
+    search::<World>(&Run { polling: Polling::Late, pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..SILENT });
 }
 
 #[test]
 #[ignore = "a million states: .ci/model runs it in the release profile"]
 fn full_acknowledged_by_octets() {
-    search(&Run { pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..ACKNOWLEDGED });
-    search(&Run { polling: Polling::Late, pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..ACKNOWLEDGED });
+    search::<World>(&Run { pieces: Pieces::Octets, bounds: bounds(1, 1, 1, 1), ..ACKNOWLEDGED });
+    search::<World>(&Run {
+        polling: Polling::Late,
+        pieces: Pieces::Octets,
+        bounds: bounds(1, 1, 1, 1),
+        ..ACKNOWLEDGED
+    });
 }
 
 // As far as some minutes and some GB of memory go.
@@ -131,25 +144,25 @@ fn full_acknowledged_by_octets() {
 #[test]
 #[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
 fn larger_silent_polling_at_once() {
-    search(&Run { bounds: bounds(4, 3, 4, 4), ..SILENT });
+    search::<World>(&Run { bounds: bounds(4, 3, 4, 4), ..SILENT });
 }
 
 #[test]
 #[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
 fn larger_acknowledged_polling_at_once() {
-    search(&Run { bounds: bounds(5, 4, 5, 5), ..ACKNOWLEDGED });
+    search::<World>(&Run { bounds: bounds(5, 4, 5, 5), ..ACKNOWLEDGED });
 }
 
 #[test]
 #[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
 fn larger_silent_polling_late() {
-    search(&Run { polling: Polling::Late, bounds: bounds(3, 2, 3, 3), ..SILENT });
+    search::<World>(&Run { polling: Polling::Late, bounds: bounds(3, 2, 3, 3), ..SILENT });
 }
 
 #[test]
 #[ignore = "many millions of states: .ci/model larger runs it in the release profile"]
 fn larger_acknowledged_polling_late() {
-    search(&Run { polling: Polling::Late, bounds: bounds(3, 3, 3, 3), ..ACKNOWLEDGED });
+    search::<World>(&Run { polling: Polling::Late, bounds: bounds(3, 3, 3, 3), ..ACKNOWLEDGED });
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -216,66 +229,6 @@ const REFRESH: Timeouts = Timeouts { reply: None, refresh: seconds(1), silence: 
 const SILENCE: Timeouts = Timeouts { reply: None, refresh: None, silence: seconds(1) };
 const REPLY: Timeouts = Timeouts { reply: seconds(1), refresh: None, silence: None };
 const ALL: Timeouts = Timeouts { reply: seconds(3), refresh: seconds(2), silence: seconds(2) };
-
-// The search.
-
-type Checked<T = ()> = Result<T, String>;
-
-macro_rules! hold {
-    ($condition:expr, $($what:tt)+) => {
-        if !$condition {
-            return Err(format!($($what)+));
-        }
-    };
-}
-
-/// Goes through all states, and panics with a shortest way to one in which something does not hold.
-///
-/// A state seen is kept as 64 bits of hash. Two states share one, and the second is then not looked at, with a
-/// probability of 2^-65 for each pair: one in a hundred thousand for twenty million states.
-fn search(run: &Run) {
-    let (began, mut states, mut steps) = (Instant::now(), HashSet::new(), 0_u64);
-    let mut frontier = vec![(World::new(run), Vec::new())];
-    states.insert(fingerprint(&frontier[0].0));
-    while !frontier.is_empty() {
-        let mut next = Vec::new();
-        for (world, way) in frontier {
-            if let Err(wrong) = world.check().and_then(|()| (0..3).try_for_each(|how| world.cut(run, how))) {
-                fail(run, &way, &wrong);
-            }
-            for step in STEPS.into_iter().filter(|step| world.can(*step)) {
-                let way = || way.iter().copied().chain([step]).collect::<Vec<_>>();
-                steps += 1;
-                match world.after(step, run) {
-                    Ok((world, _)) if states.insert(fingerprint(&world)) => next.push((world, way())),
-                    Ok(_) => {}
-                    Err(wrong) => fail(run, &way(), &wrong),
-                }
-            }
-        }
-        frontier = next;
-    }
-    println!("model: {run}: {} states, {steps} steps, {:.1} s", states.len(), began.elapsed().as_secs_f64());
-}
-
-/// With the same keys in every run.
-fn fingerprint(world: &World) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    world.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn fail(run: &Run, way: &[Step], wrong: &str) -> ! {
-    let (mut world, mut shown) = (World::new(run), String::new());
-    for step in way {
-        let told = world.after(*step, run).map(|(after, told)| {
-            world = after;
-            told
-        });
-        shown += &format!("  {step:?}: {}\n", told.map_or_else(|wrong| wrong, |told| format!("{told:?}")));
-    }
-    panic!("{run}: {wrong}, after\n{shown}{world:#?}");
-}
 
 /// What can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -365,7 +318,11 @@ enum Asked {
 
 type Events = Vec<Event<Board>>;
 
-impl World {
+impl search::World for World {
+    type Run = Run;
+    type Step = Step;
+    type Told = Events;
+
     fn new(run: &Run) -> Self {
         let silent = run.dialect == Dialect::Silent;
         let board = if silent { Board::silent() } else { Board::acknowledged() };
@@ -400,26 +357,10 @@ impl World {
         }
     }
 
-    fn can(&self, step: Step) -> bool {
-        let Bounds { requests, news, enters, leaves } = self.left;
-        match step {
-            _ if self.over => false,
-            Step::Request => requests > 0 && !self.wants_in,
-            Step::Enter => enters > 0 && !self.wants_in,
-            Step::Leave => leaves > 0 && self.wants_in,
-            Step::Ring => requests > 0 && enters > 0 && leaves > 0 && self.wants_in,
-            Step::News => news > 0,
-            Step::Answer => self.question,
-            Step::WriteUp => !self.client.output().is_empty(),
-            Step::Up => !self.up.is_empty() && self.server.wants_input(),
-            Step::WriteDown => !self.server.output().is_empty(),
-            Step::Down => !self.down.is_empty(),
-            Step::Poll => self.late,
-            Step::Expire => self.expiries > 0 && self.client.clone().poll_timeout(self.now).is_some(),
-        }
+    fn steps(&self) -> Vec<Step> {
+        STEPS.into_iter().filter(|step| self.can(*step)).collect()
     }
 
-    /// The state after a step, and what was told meanwhile.
     fn after(&self, step: Step, run: &Run) -> Checked<(Self, Events)> {
         let (mut next, mut told) = (self.clone(), Events::new());
         next.take(step, run)?;
@@ -442,6 +383,32 @@ impl World {
         let stays = step == Step::WriteUp || next.client.output().starts_with(self.client.output());
         hold!(stays, "{step:?} took back output that was visible");
         Ok((next, told))
+    }
+
+    fn check(&self, run: &Run) -> Checked {
+        self.settled()?;
+        (0..3).try_for_each(|how| self.cut(run, how))
+    }
+}
+
+impl World {
+    fn can(&self, step: Step) -> bool {
+        let Bounds { requests, news, enters, leaves } = self.left;
+        match step {
+            _ if self.over => false,
+            Step::Request => requests > 0 && !self.wants_in,
+            Step::Enter => enters > 0 && !self.wants_in,
+            Step::Leave => leaves > 0 && self.wants_in,
+            Step::Ring => requests > 0 && enters > 0 && leaves > 0 && self.wants_in,
+            Step::News => news > 0,
+            Step::Answer => self.question,
+            Step::WriteUp => !self.client.output().is_empty(),
+            Step::Up => !self.up.is_empty() && self.server.wants_input(),
+            Step::WriteDown => !self.server.output().is_empty(),
+            Step::Down => !self.down.is_empty(),
+            Step::Poll => self.late,
+            Step::Expire => self.expiries > 0 && self.client.clone().poll_timeout(self.now).is_some(),
+        }
     }
 
     fn take(&mut self, step: Step, run: &Run) -> Checked {
@@ -637,7 +604,7 @@ impl World {
     }
 
     /// What must hold in each state.
-    fn check(&self) -> Checked {
+    fn settled(&self) -> Checked {
         if self.over {
             return Ok(());
         }
