@@ -2,14 +2,16 @@
 //!
 //! `WHAT` is `state` (the machine in notification mode), `timed` (the same with all three timeouts on, asked for the next
 //! deadline after each chunk), `requests` (a thousand requests in flight in each round), `reference` (a plain loop that
-//! copies each chunk, finds each line end with memchr and compares the line, without a mode, a limit or an event), or
-//! `lines` (the line decoder with lines of LENGTH octets). Apart from `requests`, one block of 64 KiB goes through ROUNDS
-//! times; always in chunks of CHUNK octets. What an octet costs is the difference of two runs, so that start, exit and
+//! copies each chunk, finds each line end with memchr and compares the line, without a mode, a limit or an event),
+//! `lines` (the line decoder with lines of LENGTH octets), `messages` (a thousand messages of Redis with payloads of LENGTH
+//! octets in each round), `copies` (the copying of the same messages alone) or `value` (one answer of Redis of LENGTH octets in each round). Apart from the last three and
+//! `requests`, one block of 64 KiB goes through ROUNDS times; always in chunks of CHUNK octets. What an octet costs is the difference of two runs, so that start, exit and
 //! the making of the block do not count.
 #![allow(clippy::unwrap_used, reason = "a program for a script that passes the right arguments")]
 
 use sonnette::board::{Board, Notification, Reply, Request};
-use sonnette::{ClientState, Event, LineDecoder, Terminator, Timeouts};
+use sonnette::redis::{self, Redis, Subscription, Value};
+use sonnette::{ClientState, Event, Limits, LineDecoder, Terminator, Timeouts};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -120,11 +122,77 @@ fn lines(chunk: usize, rounds: usize, length: usize) -> u64 {
     seen
 }
 
+/// A thousand messages, again and again; each payload is owned.
+#[inline(never)]
+fn messages(chunk: usize, rounds: usize, length: usize) -> u64 {
+    let mut state = ClientState::new(Redis::new());
+    state.enter(Subscription::channels(["news"])).unwrap();
+    state.receive(b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    let block = message(length).repeat(MESSAGES);
+    let mut seen = 0;
+    for _ in 0..rounds {
+        for chunk in block.as_bytes().chunks(chunk) {
+            state.receive(chunk);
+            while let Some(event) = state.poll_event().unwrap() {
+                if let Event::Notification(redis::Notification::Message { payload, .. }) = event {
+                    seen += payload.len() as u64;
+                }
+            }
+        }
+    }
+    assert_eq!(seen, (MESSAGES * rounds * length) as u64);
+    seen
+}
+
+const MESSAGES: usize = 1_000;
+
+fn message(length: usize) -> String {
+    format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${length}\r\n{}\r\n", "x".repeat(length))
+}
+
+/// The copying of what was received, alone.
+#[inline(never)]
+fn copies(chunk: usize, rounds: usize, length: usize) -> u64 {
+    let block = message(length).repeat(MESSAGES);
+    let (mut buffer, mut seen) = (Vec::with_capacity(chunk), 0);
+    for _ in 0..rounds {
+        for chunk in block.as_bytes().chunks(chunk) {
+            buffer.clear();
+            buffer.extend_from_slice(chunk);
+            seen += u64::from(black_box(&buffer)[0]);
+        }
+    }
+    seen
+}
+
+/// One large value, again and again.
+#[inline(never)]
+fn value(chunk: usize, rounds: usize, length: usize) -> u64 {
+    let mut state = ClientState::with_limits(Redis::new(), Limits::new().with_answer(length + 64));
+    let block = format!("${length}\r\n{}\r\n", "x".repeat(length));
+    let mut seen = 0;
+    for _ in 0..rounds {
+        state.request(redis::Command::new("GET").arg("k")).unwrap();
+        for chunk in block.as_bytes().chunks(chunk) {
+            state.receive(chunk);
+            while let Some(event) = state.poll_event().unwrap() {
+                if let Event::Reply { reply: redis::Reply::Value(Value::Bulk(value)), .. } = event {
+                    seen += value.len() as u64;
+                }
+            }
+        }
+    }
+    assert_eq!(seen, (rounds * length) as u64);
+    seen
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse().ok());
     let (Some(what), Some(chunk), Some(rounds)) = (arguments.first(), number(1), number(2)) else {
-        eprintln!("usage: instructions state|timed|reference|lines CHUNK ROUNDS [LENGTH]; see .ci/instructions");
+        eprintln!(
+            "usage: instructions state|timed|requests|reference|lines|messages|copies|value CHUNK ROUNDS [LENGTH]; see .ci/instructions"
+        );
         return;
     };
     black_box(match what.as_str() {
@@ -132,6 +200,9 @@ fn main() {
         "timed" => state(&notifications(), chunk, rounds, Some(TIMEOUTS)),
         "requests" => requests(chunk, rounds),
         "reference" => reference(&notifications(), chunk, rounds),
+        "copies" => copies(chunk, rounds, number(3).unwrap()),
+        "messages" => messages(chunk, rounds, number(3).unwrap()),
+        "value" => value(chunk, rounds, number(3).unwrap()),
         _ => lines(chunk, rounds, number(3).unwrap()),
     });
 }

@@ -627,7 +627,7 @@ impl<P: Protocol> ClientState<P> {
         let visible = self.visible(ends_at);
         let continuation = self.continuation(visible);
         let kind = if matches!(self.expect, Expect::Raw { .. }) { Kind::Raw } else { Kind::Line };
-        let mut frame = self.lines.frame(span, kind);
+        let mut frame = self.lines.frame(span.content, kind);
         let pending = Pending {
             queue: &self.queue,
             visible,
@@ -636,20 +636,16 @@ impl<P: Protocol> ClientState<P> {
             changes: self.protocol.changes(),
         };
         let decoded = self.protocol.decode(&mut frame, &pending);
-        let cut = frame.into_cut();
         let applied = decoded.and_then(|decoded| self.apply(decoded, span, visible));
         let result = applied.map_err(|fault| {
-            let frame = cut.as_deref().unwrap_or(self.lines.unread());
-            let excerpt = || Excerpt::of(frame.get(..span.content).unwrap_or(frame));
+            let excerpt = || Excerpt::of(self.lines.unread().get(..span.content).unwrap_or_default());
             match fault {
                 Fault::Violation(rule) => Error::Violation { rule, frame: excerpt() },
                 Fault::GreetingRefused => Error::GreetingRefused(excerpt()),
                 Fault::TooLong => Error::AnswerTooLong { limit: self.limits.answer },
             }
         });
-        if cut.is_none() {
-            self.lines.skip(span.total);
-        }
+        self.lines.skip(span.total);
         result
     }
 

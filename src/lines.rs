@@ -1,7 +1,8 @@
 //! From octets to frames: a line without its terminator, or a run of raw octets that a line announced.
 
-use bytes::{Buf, Bytes, BytesMut};
-use core::{error, fmt, hash, ops};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::{error, fmt, hash, mem, ops};
 
 /// What ends a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,18 +71,38 @@ impl error::Error for LineTooLong {}
 /// ```
 #[derive(Clone)]
 pub struct LineDecoder {
-    /// `buffer[head..]` is unread. The head moves with each frame; octets move only in `push`, and when a frame is cut
-    /// out of the buffer.
-    buffer: BytesMut,
+    /// `input[head..]` is unread. The head moves with each frame; octets move only in `push`.
+    input: Input,
     head: usize,
-    /// Values cut out of the buffer share its memory. What is left of it here must not keep that alive.
-    shared: bool,
     /// So many unread octets have been searched and hold no terminator. Feeding `a`, `b\r`, `\n` searches one, two and
     /// one octet, and looks back one octet from the LF.
     searched: usize,
     terminator: Terminator,
     max_line: usize,
     failed: bool,
+}
+
+/// What was received: it grows, until values are to share it.
+#[derive(Clone)]
+struct Input {
+    growing: Vec<u8>,
+    /// In place of `growing`, if it is not empty. What is unread of it must not keep it alive for long.
+    shared: Bytes,
+}
+
+impl Input {
+    const fn new(growing: Vec<u8>) -> Self {
+        Input { growing, shared: Bytes::new() }
+    }
+}
+
+impl ops::Deref for Input {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        if self.shared.is_empty() { &self.growing } else { &self.shared }
+    }
 }
 
 /// Where the next line is: so many unread octets of content, so many with the terminator.
@@ -103,15 +124,7 @@ impl LineDecoder {
     /// A decoder for lines of at most `max_line` octets before the `terminator`.
     #[must_use]
     pub fn new(terminator: Terminator, max_line: usize) -> Self {
-        LineDecoder {
-            buffer: BytesMut::new(),
-            head: 0,
-            shared: false,
-            searched: 0,
-            terminator,
-            max_line,
-            failed: false,
-        }
+        LineDecoder { input: Input::new(Vec::new()), head: 0, searched: 0, terminator, max_line, failed: false }
     }
 
     /// Adds what was read. Nothing is decoded yet. Ignored after an error.
@@ -120,12 +133,26 @@ impl LineDecoder {
         if self.failed {
             return;
         }
+        if !self.input.shared.is_empty() {
+            return self.push_apart(bytes);
+        }
+        let buffer = &mut self.input.growing;
         // Moving the rest to the front only where it is the smaller part keeps the total work linear.
-        if self.head >= self.buffer.len() - self.head {
-            self.buffer.advance(self.head);
+        if self.head > 0 && self.head >= buffer.len() - self.head {
+            buffer.drain(..self.head);
             self.head = 0;
         }
-        self.buffer.extend_from_slice(bytes);
+        buffer.extend_from_slice(bytes);
+    }
+
+    /// Values keep what was received before alive: what is left of it goes to a buffer of its own.
+    #[cold]
+    fn push_apart(&mut self, bytes: &[u8]) {
+        let unread = self.unread();
+        let mut buffer = Vec::with_capacity(unread.len() + bytes.len());
+        buffer.extend_from_slice(unread);
+        buffer.extend_from_slice(bytes);
+        self.replace(buffer);
     }
 
     /// The next whole line, without its terminator, or `None` until more is pushed.
@@ -141,7 +168,7 @@ impl LineDecoder {
             }
             Err(error) => {
                 self.failed = true;
-                self.replace(BytesMut::new());
+                self.replace(Vec::new());
                 Err(error)
             }
         }
@@ -154,7 +181,7 @@ impl LineDecoder {
 
     #[inline]
     pub(crate) fn unread(&self) -> &[u8] {
-        self.buffer.get(self.head..).unwrap_or_default()
+        self.input.get(self.head..).unwrap_or_default()
     }
 
     /// Finds the next line and leaves it where it is, also one that is too long.
@@ -163,7 +190,7 @@ impl LineDecoder {
         if self.failed {
             return Err(LineTooLong { limit: self.max_line });
         }
-        let unread = self.buffer.get(self.head..).unwrap_or_default();
+        let unread = self.input.get(self.head..).unwrap_or_default();
         let mut content = unread.len() - self.terminator.perhaps_terminator(unread);
         let mut found = None;
         while let Some(at) = find_lf(unread.get(self.searched..).unwrap_or_default()) {
@@ -195,51 +222,59 @@ impl LineDecoder {
     /// Goes past `octets` unread octets.
     #[inline]
     pub(crate) fn skip(&mut self, octets: usize) {
-        self.head += octets;
         self.searched = self.searched.saturating_sub(octets);
-        if self.head >= self.buffer.len() {
+        self.head += octets;
+        if self.head >= self.input.len() {
             self.head = 0;
-            self.buffer.clear();
+            self.input.growing.clear();
+            self.input.shared = Bytes::new();
         }
     }
 
-    /// Takes a frame out of the buffer.
+    /// Takes a frame.
     fn cut(&mut self, span: Span) -> Bytes {
-        if span.content < COPY_BELOW {
-            let value = Bytes::copy_from_slice(&self.unread()[..span.content]);
-            self.skip(span.total);
-            return value;
-        }
-        self.buffer.advance(self.head);
-        self.head = 0;
-        let mut value = self.buffer.split_to(span.total).freeze();
-        value.truncate(span.content);
-        (self.shared, self.searched) = (true, 0);
-        self.skip(0);
+        let value = self.value(0..span.content);
+        self.skip(span.total);
         value
     }
 
-    fn replace(&mut self, buffer: BytesMut) {
-        (self.buffer, self.head, self.shared) = (buffer, 0, false);
+    /// A part of what is unread, to keep.
+    fn value(&mut self, range: ops::Range<usize>) -> Bytes {
+        if range.len() < COPY_BELOW {
+            return Bytes::copy_from_slice(&self.unread()[range]);
+        }
+        self.share(range)
     }
 
-    /// Lends the next `span.total` unread octets. They stay unread unless the frame is cut out.
+    /// Likewise, never copied.
+    #[inline(always)]
+    fn share(&mut self, range: ops::Range<usize>) -> Bytes {
+        if self.input.shared.is_empty() {
+            self.input.shared = mem::take(&mut self.input.growing).into();
+        }
+        self.input.shared.slice(self.head + range.start..self.head + range.end)
+    }
+
+    fn replace(&mut self, buffer: Vec<u8>) {
+        (self.input, self.head) = (Input::new(buffer), 0);
+    }
+
+    /// Lends the next unread octets, which stay unread.
     #[inline]
-    pub(crate) fn frame(&mut self, span: Span, kind: Kind) -> Frame<'_> {
-        Frame { lines: self, span, kind, cut: None }
+    pub(crate) fn frame(&mut self, octets: usize, kind: Kind) -> Frame<'_> {
+        Frame { lines: self, octets, kind }
     }
 
     /// Lends what is unread, at most so many octets of it.
     #[inline]
     pub(crate) fn arrived(&mut self, most: usize) -> Frame<'_> {
-        let octets = self.unread().len().min(most);
-        self.frame(Span { content: octets, total: octets }, Kind::Open)
+        self.frame(self.unread().len().min(most), Kind::Open)
     }
 
     /// Gives back the buffer if it holds nothing.
     pub(crate) fn shrink_to_fit(&mut self) {
         if self.unread().is_empty() {
-            self.replace(BytesMut::new());
+            self.replace(Vec::new());
         }
     }
 
@@ -248,8 +283,10 @@ impl LineDecoder {
     #[inline]
     pub(crate) fn shrink(&mut self) {
         let unread = self.unread().len();
-        if self.shared || (self.buffer.capacity() > KEEP && self.buffer.capacity() / 4 > unread) {
-            self.replace(BytesMut::from(self.unread()));
+        let capacity = self.input.growing.capacity();
+        let is_large = capacity > KEEP && capacity / 4 > unread;
+        if is_large || !self.input.shared.is_empty() {
+            self.replace(self.unread().to_vec());
         }
     }
 }
@@ -299,9 +336,8 @@ impl fmt::Debug for LineDecoder {
 #[derive(Debug)]
 pub struct Frame<'a> {
     lines: &'a mut LineDecoder,
-    span: Span,
+    octets: usize,
     kind: Kind,
-    cut: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,12 +348,6 @@ pub(crate) enum Kind {
     Open,
 }
 
-impl fmt::Debug for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} octets", self.content)
-    }
-}
-
 impl Frame<'_> {
     /// Whether these are raw octets that a line announced, not a line.
     #[must_use]
@@ -325,13 +355,12 @@ impl Frame<'_> {
         self.kind == Kind::Raw
     }
 
-    /// Says that the frame ends after so many octets: for [`Protocol::known_line`](crate::Protocol::known_push), before
-    /// anything is taken out of it. The frames lent to [`decode`](crate::Protocol::decode) have their end.
+    /// Says that the frame ends after so many octets: for [`Protocol::known_push`](crate::Protocol::known_push). The frames
+    /// lent to [`decode`](crate::Protocol::decode) have their end.
     #[inline]
     pub fn truncate(&mut self, octets: usize) {
-        if self.kind == Kind::Open && self.cut.is_none() {
-            let octets = self.span.content.min(octets);
-            self.span = Span { content: octets, total: octets };
+        if self.kind == Kind::Open {
+            self.octets = self.octets.min(octets);
         }
     }
 
@@ -340,23 +369,31 @@ impl Frame<'_> {
     /// Values of 64 octets and more share the buffer they arrived in, without a copy, and keep it alive as long as they
     /// live. Copy what is to be kept for long.
     pub fn slice(&mut self, range: impl ops::RangeBounds<usize>) -> Bytes {
+        let range = self.within(range);
+        self.lines.value(range)
+    }
+
+    /// As [`slice`](Self::slice), but short values are not copied either: for those that are seldom kept.
+    #[inline(always)]
+    pub fn share(&mut self, range: impl ops::RangeBounds<usize>) -> Bytes {
+        let range = self.within(range);
+        self.lines.share(range)
+    }
+
+    #[inline(always)]
+    fn within(&self, range: impl ops::RangeBounds<usize>) -> ops::Range<usize> {
         let end = match range.end_bound() {
             ops::Bound::Included(&last) => last.saturating_add(1),
             ops::Bound::Excluded(&end) => end,
             ops::Bound::Unbounded => usize::MAX,
         };
-        let end = end.min(self.len());
+        let end = end.min(self.octets);
         let start = match range.start_bound() {
             ops::Bound::Included(&start) => start,
             ops::Bound::Excluded(&before) => before.saturating_add(1),
             ops::Bound::Unbounded => 0,
         };
-        let start = start.min(end);
-        if end - start < COPY_BELOW {
-            return Bytes::copy_from_slice(&self[start..end]);
-        }
-        let (lines, span) = (&mut self.lines, self.span);
-        self.cut.get_or_insert_with(|| lines.cut(span)).slice(start..end)
+        start.min(end)..end
     }
 
     /// The whole frame, to keep: see [`slice`](Self::slice).
@@ -364,17 +401,10 @@ impl Frame<'_> {
         self.slice(..)
     }
 
-    /// The frame, if it was taken out of the buffer, else `None`: it is still unread.
-    pub(crate) fn into_cut(self) -> Option<Bytes> {
-        self.cut
-    }
-
     /// Goes past a frame whose end the protocol has said.
     #[inline]
     pub(crate) fn skip(self) {
-        if self.cut.is_none() {
-            self.lines.skip(self.span.total);
-        }
+        self.lines.skip(self.octets);
     }
 }
 
@@ -393,10 +423,8 @@ impl<const N: usize> PartialEq<[u8; N]> for Frame<'_> {
 impl ops::Deref for Frame<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.cut {
-            Some(cut) => cut,
-            None => &self.lines.unread()[..self.span.content],
-        }
+        &self.lines.unread()[..self.octets]
     }
 }

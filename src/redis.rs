@@ -402,47 +402,67 @@ impl Protocol for Redis {
         }
     }
 
-    /// A message of a channel or pattern that is held.
-    #[inline]
+    /// Messages that have arrived whole.
+    #[inline(always)]
     fn known_push(&mut self, input: &mut Frame<'_>) -> Option<Notification> {
-        if input.starts_with(MESSAGE) {
-            let channel = bulk(input, MESSAGE.len())?;
-            let payload = bulk(input, channel.end + END.len())?;
-            let channel = self.channels.get(input.get(channel)?)?.clone();
-            input.truncate(payload.end + END.len());
-            Some(Notification::Message { channel, payload: input.slice(payload) })
-        } else if input.starts_with(PATTERN_MESSAGE) {
-            let pattern = bulk(input, PATTERN_MESSAGE.len())?;
-            let channel = bulk(input, pattern.end + END.len())?;
-            let payload = bulk(input, channel.end + END.len())?;
-            let pattern = self.patterns.get(input.get(pattern)?)?.clone();
-            input.truncate(payload.end + END.len());
-            Some(Notification::PatternMessage { pattern, channel: input.slice(channel), payload: input.slice(payload) })
-        } else {
-            None
-        }
+        let message = message(input)?;
+        input.truncate(message.end);
+        let channel = input.share(message.channel);
+        let payload = input.share(message.payload);
+        Some(match message.pattern {
+            None => Notification::Message { channel, payload },
+            Some(pattern) => Notification::PatternMessage { pattern: input.share(pattern), channel, payload },
+        })
     }
 }
 
+/// Where the parts of a message are.
+struct Message {
+    pattern: Option<Range<usize>>,
+    channel: Range<usize>,
+    payload: Range<usize>,
+    end: usize,
+}
+
+/// The message that the input begins with, if all of it is there.
+#[inline(always)]
+fn message(input: &[u8]) -> Option<Message> {
+    let (pattern, at) = if input.starts_with(MESSAGE) {
+        (None, MESSAGE.len())
+    } else if input.starts_with(PATTERN_MESSAGE) {
+        let pattern = bulk(input, PATTERN_MESSAGE.len())?;
+        let at = pattern.end + END.len();
+        (Some(pattern), at)
+    } else {
+        return None;
+    };
+    let channel = bulk(input, at)?;
+    let payload = bulk(input, channel.end + END.len())?;
+    let end = payload.end + END.len();
+    Some(Message { pattern, channel, payload, end })
+}
+
 /// Where the text of the bulk string is that begins at `at`, if all of it is there.
-#[inline]
+#[inline(always)]
 fn bulk(input: &[u8], at: usize) -> Option<Range<usize>> {
-    let (dollar, digits) = input.get(at..)?.split_first()?;
-    let (mut octets, mut text) = (0_usize, at + 1);
-    for &digit in digits.iter().take(9) {
-        if !digit.is_ascii_digit() {
+    let mut octets = 0;
+    let mut line_end = at + 1;
+    loop {
+        let digit = input.get(line_end)?.wrapping_sub(b'0');
+        if digit > 9 {
             break;
         }
-        octets = octets * 10 + usize::from(digit - b'0');
-        text += 1;
+        octets = octets * 10 + usize::from(digit);
+        line_end += 1;
+        // What has more digits fits no limit.
+        if line_end > at + 10 {
+            return None;
+        }
     }
-    let begin = text + END.len();
+    let begin = line_end + END.len();
     let end = begin + octets;
-    let is_whole = *dollar == b'$'
-        && text > at + 1
-        && input.get(text..begin) == Some(END)
-        && input.get(end..end + END.len()) == Some(END);
-    is_whole.then_some(begin..end)
+    let is_whole = input.get(end..end + END.len())? == END;
+    (is_whole && line_end > at + 1 && input[at] == b'$' && input[line_end..begin] == *END).then_some(begin..end)
 }
 
 fn encode(words: &[impl AsRef<[u8]>], out: &mut Encoder<'_>) {

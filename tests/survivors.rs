@@ -503,7 +503,7 @@ fn a_frame_is_its_octets() {
         state.receive(format!("{line}\n").as_bytes());
         events(&mut state).unwrap();
         assert_eq!(state.protocol().is_bell, is_bell, "{line}");
-        assert!(state.protocol().frame.contains(&format!("{} octets", line.len())), "{}", state.protocol().frame);
+        assert!(state.protocol().frame.contains(&format!("octets: {}", line.len())), "{}", state.protocol().frame);
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 pub(crate) type Checked<T = ()> = Result<T, String>;
 
-#[macro_export]
 macro_rules! hold {
     ($condition:expr, $($what:tt)+) => {
         if !$condition {
