@@ -5,7 +5,9 @@ use crate::{Scenario, Spoken};
 use sonnette::board::{Board, Request};
 
 impl Spoken for Board {
-    const END: &'static str = "\r\n";
+    fn wire(line: &str) -> Vec<u8> {
+        format!("{line}\r\n").into()
+    }
 
     fn request(text: &str) -> Request {
         match text {

@@ -25,6 +25,8 @@ macro_rules! repeat {
 }
 
 pub mod board;
+pub mod mpd;
+pub mod redis;
 pub mod scripted;
 pub mod subject;
 pub mod tcp;
@@ -39,9 +41,8 @@ use subject::Subject;
 
 /// A protocol whose requests can be written in a scenario.
 pub trait Spoken: Protocol<Request: Debug, Reply: Debug, Refusal: Debug, Notification: Debug> + Clone {
-    /// The line end that a scenario leaves out.
-    const END: &'static str;
-
+    /// The octets of what a scenario writes as one line, of either side.
+    fn wire(line: &str) -> Vec<u8>;
     fn request(text: &str) -> Self::Request;
     fn subscription(text: &str) -> Self::Subscription;
 }
@@ -71,8 +72,8 @@ pub fn script<P: Spoken>(wire: &str) -> Vec<Line> {
     let line = |line: &str| {
         let (who, octets) = line.split_at_checked(2).unwrap_or_else(|| panic!("what is {line:?}?"));
         match who {
-            "C " => Line::Client(format!("{octets}{}", P::END).into()),
-            "S " => Line::Server(format!("{octets}{}", P::END).into()),
+            "C " => Line::Client(P::wire(octets)),
+            "S " => Line::Server(P::wire(octets)),
             "s " => Line::Server(octets.into()),
             _ => panic!("what is {line:?}?"),
         }
@@ -89,10 +90,10 @@ pub struct Call {
 }
 
 impl<P: Spoken> Scenario<P> {
-    /// On the wire `C` is a line of the client, `S` one of the server, `s` octets of the server without a line end. A
+    /// On the wire `C` is a line of the client, `S` one of the server ([`Spoken::wire`]), `s` octets of the server as they are. A
     /// call is a method, an argument and behind `=` the outcome.
     #[must_use]
-    pub fn new(protocol: P, name: &'static str, wire: &'static str, calls: &'static str) -> Self {
+    pub fn new(protocol: P, name: &'static str, wire: &str, calls: &'static str) -> Self {
         let wire = script::<P>(wire);
         let calls = calls.split(" / ").map(|call| {
             let (call, outcome) = call.split_once(" = ").unwrap_or_else(|| panic!("{name}: {call:?} has no outcome"));

@@ -104,9 +104,9 @@ impl Read for Scripted {
                 // A line of no octets is no end of the stream.
                 if octets == 0 { self.read(buffer) } else { Ok(octets) }
             }
-            // Before it can speak, what was stalled must be written.
-            Some(Line::Client(_)) if self.stalled[1] || self.patient => Err(io::ErrorKind::WouldBlock.into()),
-            Some(Line::Client(line)) => panic!("the client waits instead of saying {:?}", line.escape_ascii()),
+            // Before it can speak, what was stalled must be written and flushed.
+            Some(Line::Client(_)) if self.stalled[1] || self.stalled[2] || self.patient => Err(io::ErrorKind::WouldBlock.into()),
+            Some(Line::Client(line)) => panic!("the client waits instead of saying {}", line.escape_ascii()),
             Some(Line::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
             Some(Line::Anything) | None => Ok(0),
         }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
-use sonnette_conformance::{Call, Line, Scenario, Spoken, board, play, play_with_patience, tcp};
+use sonnette_conformance::{Call, Line, Scenario, Spoken, play, play_with_patience, tcp};
 use std::net::SocketAddr;
 
 /// A client's way to play a scenario.
@@ -151,24 +151,31 @@ macro_rules! clients {
         mod $name {
             use super::*;
 
+            clients!($client board mpd redis);
+        }
+    )*};
+    ($client:ident $($protocol:ident)*) => {$(
+        mod $protocol {
+            use super::*;
+
             #[test]
             fn over_scripted_streams() {
-                in_memory::<_, $client>(&board::scenarios());
+                in_memory::<_, $client>(&sonnette_conformance::$protocol::scenarios());
             }
 
             #[test]
             fn dropped_anywhere() {
-                dropped::<_, $client>(&board::scenarios());
+                dropped::<_, $client>(&sonnette_conformance::$protocol::scenarios());
             }
 
             #[test]
             fn cut_off_anywhere() {
-                cut::<_, $client>(&board::scenarios());
+                cut::<_, $client>(&sonnette_conformance::$protocol::scenarios());
             }
 
             #[test]
             fn over_sockets() {
-                over_tcp::<_, $client>(&board::scenarios());
+                over_tcp::<_, $client>(&sonnette_conformance::$protocol::scenarios());
             }
         }
     )*};
