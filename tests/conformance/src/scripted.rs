@@ -80,7 +80,7 @@ impl Scripted {
             } else if line.starts_with(&self.said) {
                 return;
             } else {
-                panic!("the client says {:?} instead of {:?}", self.said.escape_ascii(), line.escape_ascii());
+                panic!("the client says {} instead of {}", self.said.escape_ascii(), line.escape_ascii());
             }
         }
         if let Some(Line::Anything) = self.script.front() {
@@ -105,7 +105,9 @@ impl Read for Scripted {
                 if octets == 0 { self.read(buffer) } else { Ok(octets) }
             }
             // Before it can speak, what was stalled must be written and flushed.
-            Some(Line::Client(_)) if self.stalled[1] || self.stalled[2] || self.patient => Err(io::ErrorKind::WouldBlock.into()),
+            Some(Line::Client(_)) if self.stalled[1] || self.stalled[2] || self.patient => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
             Some(Line::Client(line)) => panic!("the client waits instead of saying {}", line.escape_ascii()),
             Some(Line::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
             Some(Line::Anything) | None => Ok(0),

@@ -4,6 +4,7 @@
 use futures_lite::future::{self, block_on, poll_once};
 use futures_lite::{FutureExt, StreamExt};
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::mpd::{self, Mpd, Subsystem};
 use sonnette::{ClientState, Limits, Mode, Reason};
 use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
 use sonnette_conformance::{Line, script};
@@ -212,6 +213,30 @@ fn a_mode_that_is_refused_or_left_is_told() {
             assert_eq!(rung.next().await, Some(Rung::Left { asked: true }));
         });
         assert!(ended.is_ok());
+    }
+}
+
+/// MPD ends the mode with each group of changes: it is entered again, and nobody is told.
+#[test]
+fn a_mode_that_the_server_ends_is_entered_again() {
+    let script = script::<Mpd>(
+        "S OK MPD 0.23.5 / C idle / C noidle / C status / C idle / S OK / S volume: 5 / S OK / S changed: mixer / S changed: player / \
+         S OK / C idle / S changed: mixer / S OK / C idle",
+    );
+    for manner in MANNERS {
+        let client = sonnette_smol::Client::new(Mpd::new(), Polled(Scripted::patient(&script, manner)));
+        let (handle, connection) = client.share();
+        let mut rung = handle.subscribe();
+        let (ended, ()) = both(connection, async move {
+            handle.enter(vec![]).await.unwrap();
+            let status = handle.call(mpd::Command::new("status").into()).await.unwrap();
+            assert_eq!(status.get("volume"), Some(&b"5"[..]));
+            for subsystem in [Subsystem::Mixer, Subsystem::Player, Subsystem::Mixer] {
+                assert_eq!(rung.next().await, Some(Rung::Notification(subsystem)));
+            }
+            assert_eq!(rung.next().await, None);
+        });
+        assert!(matches!(ended, Err(End::Closed)), "{manner:?}: {ended:?}");
     }
 }
 

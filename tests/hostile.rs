@@ -1,0 +1,181 @@
+//! Servers of MPD and Redis that mean harm: what they can make the machine hold, and how it ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use sonnette::mpd::{self, Mpd};
+use sonnette::redis::{self, MAX_DEPTH, Redis, Subscription};
+use sonnette::{ClientState, Error, Event, Limits, LineTooLong, Protocol};
+use std::iter;
+
+/// As adapters read.
+const READ: usize = 64 * 1024;
+
+/// What came of a server that says `begin`, and then `again` until the client has had enough; and the most memory that the
+/// client took.
+fn suffer<P: Protocol>(mut state: ClientState<P>, begin: &[u8], again: &[u8]) -> (Result<(), Error>, u64) {
+    let mut chunk: Vec<u8> = again.iter().copied().cycle().take(READ / again.len() * again.len()).collect();
+    chunk.shrink_to_fit();
+    let mut end = Ok(());
+    let taken = allocation_counter::measure(|| {
+        for octets in iter::once(begin).chain(iter::repeat_n(&chunk[..], 2_000)) {
+            state.receive(octets);
+            loop {
+                match state.poll_event() {
+                    Ok(Some(event)) => drop::<Event<P>>(event),
+                    Ok(None) => break,
+                    Err(error) => {
+                        end = Err(error);
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    (end, taken.bytes_max)
+}
+
+/// With limits that are reached soon.
+const LIMITS: Limits = Limits::new().with_line(16 * 1024).with_answer(1024 * 1024);
+
+fn redis() -> ClientState<Redis> {
+    let mut state = ClientState::with_limits(Redis::new(), LIMITS);
+    state.request(redis::Command::new("GET").arg("k")).unwrap();
+    state
+}
+
+fn subscribed() -> ClientState<Redis> {
+    let mut state = ClientState::with_limits(Redis::new(), LIMITS);
+    state.enter(Subscription::channels(["a"])).unwrap();
+    state
+}
+
+fn mpd() -> ClientState<Mpd> {
+    let mut state = ClientState::with_limits(Mpd::new(), LIMITS);
+    state.request(mpd::Command::new("status").into()).unwrap();
+    state
+}
+
+/// What an answer may take, as often as a vector that grows may have it at once; and what was read.
+const MOST: u64 = 3 * 1024 * 1024 + 4 * READ as u64;
+
+fn too_long() -> Result<(), Error> {
+    Err(Error::AnswerTooLong { limit: 1024 * 1024 })
+}
+
+#[test]
+fn lengths_and_counts_are_judged_when_they_are_announced() {
+    for announced in
+        ["$9223372036854775807", "$18446744073709551616", "$1048577", "*2147483647", "*99999", "*2\r\n*2147483647"]
+    {
+        for state in [redis(), subscribed()] {
+            let (end, most) = suffer(state, format!("{announced}\r\n").as_bytes(), b"x");
+            assert_eq!(end, too_long(), "{announced}");
+            assert!(most < 4 * READ as u64, "{announced}: {most}");
+        }
+    }
+    for announced in ["9223372036854775807", "18446744073709551616", "1048576"] {
+        let (end, most) = suffer(mpd(), format!("OK MPD 0.23.5\nbinary: {announced}\n").as_bytes(), b"x");
+        assert_eq!(end, too_long(), "{announced}");
+        assert!(most < 4 * READ as u64, "{announced}: {most}");
+    }
+}
+
+#[test]
+fn arrays_inside_arrays() {
+    for state in [redis(), subscribed()] {
+        let (end, most) = suffer(state, b"", b"*1\r\n");
+        assert!(matches!(&end, Err(Error::Violation { rule, .. }) if rule.contains("deep")), "{end:?}");
+        assert!(most < 4 * READ as u64, "{most}");
+    }
+    let deep = |depth: usize| "*1\r\n".repeat(depth) + ":1\r\n";
+    let mut state = redis();
+    state.receive(deep(MAX_DEPTH).as_bytes());
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
+    let mut state = redis();
+    state.receive(deep(MAX_DEPTH + 1).as_bytes());
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))));
+}
+
+#[test]
+fn lines_that_never_end() {
+    let too_long = Err(Error::LineTooLong(LineTooLong { limit: 16 * 1024 }));
+    for begin in ["", "+", "-", ":", "$", "*", "$1\r\na\r\n+"] {
+        let (end, most) = suffer(redis(), begin.as_bytes(), b"1");
+        assert_eq!(end, too_long, "{begin}");
+        assert!(most < 4 * READ as u64, "{begin}: {most}");
+    }
+    for begin in ["", "OK MPD 0.23.5\n", "OK MPD 0.23.5\nk: ", "OK MPD 0.23.5\nACK ", "OK MPD 0.23.5\nbinary: "] {
+        let (end, most) = suffer(mpd(), begin.as_bytes(), b"1");
+        assert_eq!(end, too_long, "{begin}");
+        assert!(most < 4 * READ as u64, "{begin}: {most}");
+    }
+}
+
+#[test]
+fn answers_that_never_end() {
+    // As many values as may be announced.
+    for item in [":1\r\n", "$-1\r\n", "$1\r\na\r\n", "*0\r\n", "*1\r\n*1\r\n:1\r\n", "+\r\n"] {
+        let (end, most) = suffer(redis(), b"*26000\r\n", item.as_bytes());
+        assert!(end.is_err(), "{item:?}");
+        assert!(most < MOST, "{item:?}: {most}");
+    }
+    for lines in ["k: v\n", ":\n", "key: a longer value than that\n"] {
+        let (end, most) = suffer(mpd(), b"OK MPD 0.23.5\n", lines.as_bytes());
+        assert_eq!(end, too_long(), "{lines:?}");
+        assert!(most < MOST, "{lines:?}: {most}");
+    }
+    let (end, _) = suffer(mpd(), b"OK MPD 0.23.5\n", b"binary: 0\n\n");
+    assert!(matches!(end, Err(Error::Violation { .. })), "{end:?}");
+}
+
+/// What is pushed is told and gone; what is held is what the caller asked for.
+#[test]
+fn pushes_that_never_end() {
+    let begin = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+    let messages: [&[u8]; 2] = [
+        b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$0\r\n\r\n",
+        b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$3\r\nabc\r\n",
+    ];
+    for message in messages {
+        let (end, most) = suffer(subscribed(), begin, message);
+        assert_eq!(end, Ok(()));
+        assert!(most < 4 * READ as u64, "{most}");
+    }
+    // A confirmation that nobody asked for is none.
+    let (end, _) = suffer(subscribed(), begin, begin);
+    assert!(matches!(end, Err(Error::Violation { .. })), "{end:?}");
+}
+
+/// By the limits of each, 60 MB are refused when they are announced; where more is allowed, they are taken without a copy
+/// beyond what growing needs.
+#[test]
+fn sixty_megabytes() {
+    const OCTETS: usize = 60_000_000;
+    let mut state = ClientState::new(Redis::new());
+    state.request(redis::Command::new("GET").arg("k")).unwrap();
+    state.receive(format!("${OCTETS}\r\n").as_bytes());
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))));
+    assert_eq!(state.poll_event(), Err(Error::AnswerTooLong { limit: Redis::LIMITS.answer }));
+
+    let mut state = ClientState::with_limits(Redis::new(), Redis::LIMITS.with_answer(OCTETS + 1024));
+    state.enter(Subscription::channels(["a"])).unwrap();
+    let payload = vec![b'x'; OCTETS];
+    let chunks = || payload.chunks(READ);
+    let taken = allocation_counter::measure(|| {
+        state.receive(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+        state.receive(format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n${OCTETS}\r\n").as_bytes());
+        for chunk in chunks() {
+            assert_eq!(state.poll_event(), Ok(None));
+            state.receive(chunk);
+        }
+        state.receive(b"\r\n");
+        match state.poll_event() {
+            Ok(Some(Event::Notification(redis::Notification::Message { payload: told, .. }))) => {
+                assert!(told == payload)
+            }
+            event => panic!("{event:?}"),
+        }
+    });
+    assert!(taken.bytes_max < 4 * OCTETS as u64, "{}", taken.bytes_max);
+}
