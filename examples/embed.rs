@@ -42,9 +42,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let server = support::open("127.0.0.1:0", support::Dialect::Silent)?;
+    let server = support::board::open("127.0.0.1:0", support::board::Dialect::Silent)?;
     let address = server.local_addr()?;
-    std::thread::spawn(move || support::serve(server, Duration::from_millis(50)));
+    std::thread::spawn(move || support::board::serve(server, Duration::from_millis(50)));
 
     let mut poll = Poll::new()?;
     let mut connections = Vec::new();

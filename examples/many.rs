@@ -120,7 +120,7 @@ impl Drop for Process {
 
 /// Says where it listens; each line of standard input is a new number.
 fn serve() -> Result<()> {
-    let mut server = support::open("127.0.0.1:0", support::Dialect::Silent)?;
+    let mut server = support::board::open("127.0.0.1:0", support::board::Dialect::Silent)?;
     writeln!(io::stdout(), "{}", server.local_addr()?)?;
     let (waker, (news, told)) = (server.waker(), std::sync::mpsc::channel());
     std::thread::spawn(move || {

@@ -18,7 +18,7 @@ struct Options {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6789", value_parser = support::address)]
     listen: String,
     #[arg(long, value_enum, default_value = "silent")]
-    dialect: support::Dialect,
+    dialect: support::board::Dialect,
     /// Time between two pieces of news
     #[arg(long, value_name = "MILLIS", default_value_t = 1_000)]
     every: u64,
@@ -29,10 +29,10 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<()> {
-    let server = support::open(&*options.listen, options.dialect)
+    let server = support::board::open(&*options.listen, options.dialect)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", options.listen)))?;
     let mut out = io::stdout();
     writeln!(out, "listening on {}", server.local_addr()?)?;
     out.flush()?;
-    support::serve(server, Duration::from_millis(options.every))
+    support::board::serve(server, Duration::from_millis(options.every))
 }

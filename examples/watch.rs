@@ -32,7 +32,7 @@ struct Options {
     #[arg(long, value_enum, default_value = "std")]
     runtime: Runtime,
     #[arg(long, value_enum, default_value = "silent")]
-    dialect: support::Dialect,
+    dialect: support::board::Dialect,
     /// Stop after so many notifications (5 with the server of its own, else never)
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
@@ -129,11 +129,11 @@ fn interrupt() {
     }
 }
 
-fn start_server(dialect: support::Dialect) -> io::Result<String> {
-    let server = support::open("127.0.0.1:0", dialect)?;
+fn start_server(dialect: support::board::Dialect) -> io::Result<String> {
+    let server = support::board::open("127.0.0.1:0", dialect)?;
     let address = server.local_addr()?.to_string();
     std::thread::spawn(move || {
-        if let Err(error) = support::serve(server, EVERY) {
+        if let Err(error) = support::board::serve(server, EVERY) {
             support::tell(format_args!("server: {error}"));
         }
     });

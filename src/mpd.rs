@@ -47,6 +47,7 @@ use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Limits, Pending, Protocol,
     RequestId, Setting, Terminator,
 };
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -91,7 +92,7 @@ impl Mpd {
         }
         if let Some(ack) = frame.strip_prefix(ACK) {
             let mut ack = Ack::parse(ack)?;
-            ack.before = self.take_answer();
+            *ack.before = self.take_answer();
             return Ok(Decoded::Refused { id, refusal: ack });
         }
         let mut raw = None;
@@ -411,7 +412,7 @@ pub struct Ack {
     /// What is wrong, in words.
     pub text: Bytes,
     /// What the commands before it in its list were answered.
-    pub before: Answer,
+    pub before: Box<Answer>,
 }
 
 impl Ack {
@@ -444,7 +445,7 @@ impl Ack {
                 position: number(position)?,
                 command: Bytes::copy_from_slice(command),
                 text: Bytes::copy_from_slice(text.strip_prefix(b" ").unwrap_or(text)),
-                before: Answer::default(),
+                before: Box::default(),
             })
         };
         parsed().ok_or(Fault::Violation("a refusal is ACK [code@position] {command} text"))

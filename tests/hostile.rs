@@ -172,7 +172,7 @@ fn sixty_megabytes() {
         state.receive(b"\r\n");
         match state.poll_event() {
             Ok(Some(Event::Notification(redis::Notification::Message { payload: told, .. }))) => {
-                assert!(told == payload)
+                assert!(told == payload);
             }
             event => panic!("{event:?}"),
         }

@@ -1,6 +1,9 @@
 //! The notice board over TLS: a client and a server on each runtime.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
+#[path = "../../support/print.rs"]
+#[allow(dead_code, reason = "the tests print nothing")]
+mod print;
 #[path = "../../support/session.rs"]
 #[allow(dead_code, reason = "printing what was said is for the example")]
 mod session;

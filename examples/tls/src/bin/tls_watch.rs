@@ -5,6 +5,9 @@
 //! The server's certificate must be one that the platform trusts, or with `--ca` one that the certificates in FILE vouch
 //! for, and must be made for HOST.
 
+#[path = "../../../support/print.rs"]
+#[allow(dead_code, reason = "it has no lines without a name")]
+mod print;
 #[path = "../../../support/session.rs"]
 mod session;
 
