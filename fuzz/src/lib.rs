@@ -1,6 +1,55 @@
 //! What the targets share. Their inputs are text as far as possible, so that a seed can be written and a finding read:
 //! a few header lines, each ended by LF, then the octets of the wire.
 
+pub mod session;
+
+use session::Spoken;
+use sonnette::mpd::{self, Mpd, Subsystem};
+use sonnette::redis::{self, Redis, Subscription};
+
+impl Spoken for Mpd {
+    fn request(kind: u8) -> mpd::Request {
+        let command = |name: &str| mpd::Command::new(name);
+        match kind {
+            0 => command("status").into(),
+            1 => command("albumart").arg("a b").arg("0").into(),
+            2 => mpd::Request::ListOk(vec![command("status"), command("ping")]),
+            3 => mpd::Request::List(vec![command("ping")]),
+            4 => mpd::Command::password("x").into(),
+            5 => command("idle").into(),
+            _ => command("close").into(),
+        }
+    }
+
+    fn subscription(kind: u8) -> Vec<Subsystem> {
+        [vec![], vec![Subsystem::Mixer], vec!["a b".into()], vec!["\n".into()]][usize::from(kind)].clone()
+    }
+}
+
+impl Spoken for Redis {
+    fn request(kind: u8) -> redis::Command {
+        let command = |name: &str| redis::Command::new(name);
+        match kind {
+            0 => command("GET").arg("k"),
+            1 => command("PING"),
+            2 => command("SUBSCRIBE").arg("b").arg("a"),
+            3 => command("UNSUBSCRIBE").arg("a"),
+            4 => command("PUNSUBSCRIBE"),
+            5 => command("RESET"),
+            _ => command("GET").arg("k").anywhere(),
+        }
+    }
+
+    fn subscription(kind: u8) -> Subscription {
+        match kind {
+            0 => Subscription::channels(["a"]),
+            1 => Subscription::channels(["a", "b"]),
+            2 => Subscription::patterns(["a*"]),
+            _ => Subscription::Monitor,
+        }
+    }
+}
+
 /// Cuts the first header line off; without LF all of it is that line.
 #[must_use]
 pub fn header(data: &[u8]) -> (&[u8], &[u8]) {
