@@ -15,7 +15,11 @@ pub(crate) fn example(name: &str) -> PathBuf {
         let examples = profile.join("examples");
         if !["watch", "server", "many", "embed"].iter().all(|name| examples.join(name).exists()) {
             let release: &[&str] = if profile.ends_with("release") { &["--release"] } else { &[] };
-            let built = Command::new(env!("CARGO")).args(["build", "-p", "sonnette", "--examples"]).args(release).status().unwrap();
+            let built = Command::new(env!("CARGO"))
+                .args(["build", "-p", "sonnette", "--examples"])
+                .args(release)
+                .status()
+                .unwrap();
             assert!(built.success());
         }
         examples

@@ -6,7 +6,9 @@
 use core::panic::PanicInfo;
 use dlmalloc::GlobalDlmalloc;
 use sonnette::board::{Board, Notification, Reply, Request};
-use sonnette::{ClientState, Event};
+use sonnette::mpd::Mpd;
+use sonnette::redis::Redis;
+use sonnette::{ClientState, Event, Protocol};
 
 #[global_allocator]
 static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
@@ -14,6 +16,18 @@ static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     loop {}
+}
+
+/// The other protocols, so that they are in the library.
+#[used]
+static OTHERS: [extern "C" fn(&Segment) -> usize; 2] = [events::<Mpd>, events::<Redis>];
+
+/// How many events there are.
+extern "C" fn events<P: Protocol + Default>(segment: &Segment) -> usize {
+    let mut state = ClientState::new(P::default());
+    state.receive(&segment.octets);
+    state.receive_eof();
+    core::iter::from_fn(|| state.poll_event().ok().flatten()).count()
 }
 
 /// What one read of a socket gave.
