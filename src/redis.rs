@@ -241,20 +241,20 @@ impl Redis {
             Asked::Leave { id, void, .. } => (id, false, void),
             Asked::Greeting => return Err(Fault::Violation("Redis does not greet")),
         };
-        let (subscribe, names) = match note {
-            Note::Subscribe(names) => (true, names),
-            Note::Unsubscribe(names) => (false, names),
-            Note::Value | Note::Reset | Note::Monitor => {
-                return Ok(match (note, value) {
+        let (subscribe, names) = match &note.0 {
+            Noted::Subscribe(names) => (true, names),
+            Noted::Unsubscribe(names) => (false, names),
+            Noted::Value | Noted::Reset | Noted::Monitor => {
+                return Ok(match (&note.0, value) {
                     // A void leave is of no importance to anybody.
                     (_, Value::Error(_)) if is_void => Decoded::Left,
                     (_, Value::Error(refusal)) => Decoded::Refused { id, refusal },
-                    (Note::Value, value) => Decoded::reply(id, Reply::Value(value)),
-                    (Note::Monitor, Value::Simple(ok)) if ok == "OK" => {
+                    (Noted::Value, value) => Decoded::reply(id, Reply::Value(value)),
+                    (Noted::Monitor, Value::Simple(ok)) if ok == "OK" => {
                         self.monitoring = true;
                         Decoded::Entered
                     }
-                    (Note::Reset, Value::Simple(reset)) if reset == "RESET" => {
+                    (Noted::Reset, Value::Simple(reset)) if reset == "RESET" => {
                         self.channels.clear();
                         self.patterns.clear();
                         self.monitoring = false;
@@ -331,22 +331,22 @@ impl Protocol for Redis {
     }
 
     fn may_end_mode(&self, note: &Note) -> bool {
-        matches!(note, Note::Reset | Note::Unsubscribe(_))
+        matches!(note.0, Noted::Reset | Noted::Unsubscribe(_))
     }
 
     fn encode_request(&self, _: RequestId, command: &Command, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
         let names = || command.words.get(1..).unwrap_or_default().to_vec();
         let note = match command.known() {
-            Known::Plain | Known::Anywhere => Note::Value,
-            Known::Reset => Note::Reset,
+            Known::Plain | Known::Anywhere => Noted::Value,
+            Known::Reset => Noted::Reset,
             Known::Subscribe(_) if command.words.len() < 2 => return Err(Invalid::new("no names to subscribe to")),
-            Known::Subscribe(kind) => Note::Subscribe(Names::Of { kind, names: names() }),
-            Known::Unsubscribe(kind) if command.words.len() < 2 => Note::Unsubscribe(Names::AllOf(kind)),
-            Known::Unsubscribe(kind) => Note::Unsubscribe(Names::Of { kind, names: names() }),
+            Known::Subscribe(kind) => Noted::Subscribe(Names::Of { kind, names: names() }),
+            Known::Unsubscribe(kind) if command.words.len() < 2 => Noted::Unsubscribe(Names::AllOf(kind)),
+            Known::Unsubscribe(kind) => Noted::Unsubscribe(Names::Of { kind, names: names() }),
             Known::Unspoken(reason) => return Err(Invalid::new(reason)),
         };
         encode(&command.words, out);
-        Ok(note)
+        Ok(Note(note))
     }
 
     fn encode_enter(&self, _: RequestId, to: &Subscription, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
@@ -355,7 +355,7 @@ impl Protocol for Redis {
             Subscription::Patterns(names) => (Kind::Pattern, names),
             Subscription::Monitor => {
                 encode(&[b"MONITOR"], out);
-                return Ok(Note::Monitor);
+                return Ok(Note(Noted::Monitor));
             }
         };
         if names.is_empty() {
@@ -364,7 +364,7 @@ impl Protocol for Redis {
         begin(names.len() + 1, out);
         word(if kind == Kind::Channel { b"SUBSCRIBE" } else { b"PSUBSCRIBE" }, out);
         names.iter().for_each(|name| word(name, out));
-        Ok(Note::Subscribe(Names::Of { kind, names: names.clone() }))
+        Ok(Note(Noted::Subscribe(Names::Of { kind, names: names.clone() })))
     }
 
     /// Names may have been added, of the other kind too: all are left.
@@ -373,18 +373,18 @@ impl Protocol for Redis {
             Subscription::Channels(_) | Subscription::Patterns(_) => {
                 encode(&[b"UNSUBSCRIBE"], out);
                 encode(&[b"PUNSUBSCRIBE"], out);
-                Note::Unsubscribe(Names::All)
+                Note(Noted::Unsubscribe(Names::All))
             }
             Subscription::Monitor => {
                 encode(&[b"RESET"], out);
-                Note::Reset
+                Note(Noted::Reset)
             }
         }
     }
 
     fn encode_probe(&self, _: RequestId, _: Setting, out: &mut Encoder<'_>) -> Option<Note> {
         encode(&[b"PING"], out);
-        Some(Note::Value)
+        Some(Note(Noted::Value))
     }
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
@@ -512,7 +512,10 @@ fn integer(digits: &[u8]) -> Option<i64> {
 
 /// What the answer looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Note {
+pub struct Note(Noted);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Noted {
     /// One value.
     Value,
     /// `RESET`: nothing is subscribed to after it.
@@ -521,32 +524,23 @@ pub enum Note {
     Monitor,
     /// So many confirmations.
     Subscribe(Names),
-    /// So many confirmations.
     Unsubscribe(Names),
 }
 
 /// What is confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Names {
-    /// Each of these.
-    Of {
-        /// Whether these are channels or patterns.
-        kind: Kind,
-        /// In the order asked.
-        names: Vec<Bytes>,
-    },
+enum Names {
+    /// Each of these, in the order asked.
+    Of { kind: Kind, names: Vec<Bytes> },
     /// All that are held, or that there are none.
     AllOf(Kind),
     /// The channels, and then the patterns.
     All,
 }
 
-/// What can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// By name.
+enum Kind {
     Channel,
-    /// By a pattern of names.
     Pattern,
 }
 

@@ -143,6 +143,50 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
     }
 }
 
+// Memory is given back.
+
+/// How many octets of memory are taken by this, less those given back.
+fn taken(action: impl FnOnce()) -> i64 {
+    measure(action).bytes_current
+}
+
+#[test]
+fn an_idle_connection_holds_nothing() {
+    for requests in [1, 1_000] {
+        let mut state = ClientState::new(board::Board::silent());
+        let mut exchange = |shrinks: bool| {
+            taken(|| {
+                for _ in 0..requests {
+                    state.request(board::Request::Random).unwrap();
+                }
+                state.advance_output(usize::MAX);
+                for _ in 0..requests {
+                    state.receive(b"1\r\n");
+                }
+                while state.poll_event() != Ok(None) {}
+                if shrinks {
+                    state.shrink_to_fit();
+                }
+            })
+        };
+        let kept = exchange(false);
+        assert!(kept > 0, "for the next time");
+        assert_eq!(exchange(true), -kept, "{requests}");
+    }
+}
+
+#[test]
+fn while_something_is_pending_the_memory_of_a_batch_is_kept() {
+    let mut state = own();
+    state.request("ask").unwrap();
+    state.advance_output(usize::MAX);
+    assert!(taken(|| state.shrink_to_fit()) < 0, "a few octets are given back");
+    state.request("x".repeat(5_000).leak()).unwrap();
+    assert_eq!(taken(|| state.shrink_to_fit()), 0, "it is not written");
+    state.advance_output(usize::MAX);
+    assert_eq!(taken(|| state.shrink_to_fit()), 0, "another batch may follow");
+}
+
 // An answer known whole is one everywhere.
 
 #[test]

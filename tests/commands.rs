@@ -1,0 +1,311 @@
+//! What MPD and Redis are asked, and what their answers give: word by word.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use sonnette::mpd::{self, Ack, Answer, Mpd, Subsystem};
+use sonnette::redis::{self, Redis, Reply, Subscription, Value};
+use sonnette::{ClientState, Error, Event, Mode, Reason};
+
+fn mpd() -> ClientState<Mpd> {
+    let mut state = ClientState::new(Mpd::new());
+    state.receive(b"OK MPD 0.23.5\n");
+    assert_eq!(state.poll_event(), Ok(None));
+    state
+}
+
+#[test]
+fn words_of_mpd_are_quoted_where_they_have_to_be() {
+    for (word, written) in [
+        ("chan", "chan"),
+        ("9999", "9999"),
+        ("-1", "-1"),
+        ("a_b", "a_b"),
+        ("", r#""""#),
+        ("a b", r#""a b""#),
+        ("a/b.wav", r#""a/b.wav""#),
+        ("\t", "\"\t\""),
+        ("it's", r#""it's""#),
+        (r#"say "hi""#, r#""say \"hi\"""#),
+        (r"back\slash\", r#""back\\slash\\""#),
+        (r#"\""#, r#""\\\"""#),
+        ("Björk", r#""Björk""#),
+    ] {
+        let mut state = mpd();
+        state.request(mpd::Command::new("find").arg(word).arg("x").into()).unwrap();
+        assert_eq!(state.output(), format!("find {written} x\n").as_bytes(), "{word:?}");
+        let mut state = mpd();
+        state.enter(vec![word.into()]).unwrap();
+        assert_eq!(state.output(), format!("idle {written}\n").as_bytes(), "{word:?}");
+    }
+}
+
+#[test]
+fn what_is_no_command_of_mpd_is_not_sent() {
+    let mut state = mpd();
+    for name in ["", "idle", "noidle", "command_list_begin", "command_list_end", "a b", "ping\n", "\"ping\"", "ä"] {
+        for request in [
+            mpd::Command::new(name).into(),
+            mpd::Request::List(vec![mpd::Command::new("ping"), mpd::Command::new(name)]),
+            mpd::Request::ListOk(vec![mpd::Command::new(name)]),
+        ] {
+            let rejected = state.request(request).unwrap_err();
+            assert!(matches!(rejected.reason, Reason::Invalid(_)), "{name:?}: {}", rejected.reason);
+        }
+    }
+    for word in ["\n", "a\rb", "\0"] {
+        assert!(state.request(mpd::Command::new("find").arg(word).into()).is_err());
+        assert!(state.enter(vec![word.into()]).is_err());
+    }
+    assert_eq!(state.output(), b"");
+}
+
+#[test]
+fn lists_are_one_request() {
+    let command = mpd::Command::new;
+    let mut state = mpd();
+    let list = state.request(mpd::Request::List(vec![command("ping"), command("add").arg("x")])).unwrap();
+    let list_ok =
+        state.request(mpd::Request::ListOk(vec![command("status"), command("albumart"), command("ping")])).unwrap();
+    let wire = "command_list_begin\nping\nadd x\ncommand_list_end\n\
+                command_list_ok_begin\nstatus\nalbumart\nping\ncommand_list_end\n";
+    assert_eq!(state.output(), wire.as_bytes());
+    state.receive(b"OK\nvolume: 5\nlist_OK\nsize: 2\nbinary: 2\nOK\nlist_OK\nlist_OK\nOK\n");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { id, .. })) if id == list));
+    // The block ends in the LF that follows its two octets.
+    let Ok(Some(Event::Reply { id, reply })) = state.poll_event() else { panic!("not answered") };
+    assert_eq!(id, list_ok);
+    let parts: Vec<Answer> = reply.parts().collect();
+    assert_eq!(parts.len(), 3);
+    assert_eq!((parts[0].get("volume"), parts[0].binary()), (Some(&b"5"[..]), None));
+    assert_eq!((parts[1].get("binary"), parts[1].blocks()), (Some(&b"2"[..]), &["OK".into()][..]));
+    assert_eq!((parts[2].fields().count(), parts[2].blocks().len()), (0, 0));
+}
+
+#[test]
+fn each_command_of_a_list_is_answered_for() {
+    let command = mpd::Command::new;
+    for (answer, rule) in [
+        ("list_OK\nOK\n", "one list_OK for each command"),
+        ("list_OK\nlist_OK\nlist_OK\nOK\n", "one list_OK for each command"),
+        ("binary: 0\n\nbinary: 0\n\nbinary: 0\n\nlist_OK\nlist_OK\nOK\n", "one binary block"),
+    ] {
+        let mut state = mpd();
+        state.request(mpd::Request::ListOk(vec![command("ping"), command("ping")])).unwrap();
+        state.receive(answer.as_bytes());
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))), "{answer}");
+        assert!(matches!(state.poll_event(), Err(Error::Violation { rule: r, .. }) if r.contains(rule)), "{answer}");
+    }
+    let mut state = mpd();
+    state.request(command("ping").into()).unwrap();
+    state.receive(b"list_OK\nOK\n");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))), "nobody asked for a list");
+}
+
+#[test]
+fn fields_are_what_is_around_the_first_colon() {
+    let mut state = mpd();
+    state.request(mpd::Command::new("x").into()).unwrap();
+    state.receive(b"Title: a: b\nTitle: c\nempty: \nbare:\n: none\nOK\n");
+    let Ok(Some(Event::Reply { reply, .. })) = state.poll_event() else { panic!("not answered") };
+    let fields: Vec<(&[u8], &[u8])> = reply.fields().collect();
+    let expected: [(&[u8], &[u8]); 5] =
+        [(b"Title", b"a: b"), (b"Title", b"c"), (b"empty", b""), (b"bare", b""), (b"", b"none")];
+    assert_eq!(fields, expected);
+    assert_eq!((reply.get("Title"), reply.get("title")), (Some(&b"a: b"[..]), None));
+}
+
+#[test]
+fn refusals_of_mpd() {
+    let refusal = |ack: &str| {
+        let mut state = mpd();
+        state.request(mpd::Command::new("x").into()).unwrap();
+        state.receive(format!("before: it\n{ack}\n").as_bytes());
+        match state.poll_event() {
+            Ok(Some(Event::Refused { refusal, .. })) => Some(refusal),
+            _ => None,
+        }
+    };
+    let ack = refusal("ACK [50@3] {add} No such {directory} [1@2]").unwrap();
+    assert_eq!((ack.code, ack.position, &*ack.command), (Ack::NO_EXIST, 3, &b"add"[..]));
+    assert_eq!((&*ack.text, ack.before.get("before")), (&b"No such {directory} [1@2]"[..], Some(&b"it"[..])));
+    assert_eq!(ack.to_string(), "No such {directory} [1@2] (ACK 50 to add)");
+    assert_eq!(refusal("ACK [5@0] {} unknown command \"foo\"").unwrap().to_string(), "unknown command \"foo\" (ACK 5)");
+    assert_eq!(refusal("ACK [5@0] {}").unwrap().text, "");
+    for wrong in
+        ["ACK", "ACK ", "ACK 5", "ACK [5] {} x", "ACK [x@0] {} x", "ACK [5@0] x", "ACK [5@0] {x", "ACK [-1@0] {} x"]
+    {
+        assert_eq!(refusal(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn subsystems_have_names() {
+    for name in ["database", "update", "stored_playlist", "playlist", "player", "mixer", "output", "options"] {
+        let subsystem = Subsystem::from(name);
+        assert!(!matches!(subsystem, Subsystem::Other(_)), "{name}");
+        assert_eq!(subsystem.to_string(), name);
+    }
+    for name in ["partition", "sticker", "subscription", "message", "neighbor", "mount"] {
+        assert!(!matches!(Subsystem::from(name), Subsystem::Other(_)), "{name}");
+    }
+    assert_eq!(Subsystem::from("new"), Subsystem::Other("new".into()));
+    // Not of this encoding.
+    let mut state = mpd();
+    state.enter(vec![]).unwrap();
+    state.receive(b"changed: \xff\n");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+    assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let shown = format!("{:?}", mpd::Request::from(mpd::Command::password("hunter2")));
+    assert!(shown.contains("password") && !shown.contains("hunter2"), "{shown}");
+    assert!(format!("{:?}", mpd::Command::new("add").arg("a b")).contains("a b"));
+    let shown = format!("{:?}", redis::Command::auth(Some("me"), "hunter2"));
+    assert!(shown.contains("AUTH, 2 arguments") && !shown.contains("hunter2"), "{shown}");
+    let mut state = ClientState::new(Redis::new());
+    state.request(redis::Command::auth(None, "hunter2")).unwrap();
+    assert!(!format!("{state:?}").contains("hunter2"));
+}
+
+#[test]
+fn what_redis_is_not_asked() {
+    let mut state = ClientState::new(Redis::new());
+    for words in [
+        "monitor",
+        "SSUBSCRIBE a",
+        "sUnsubscribe",
+        "SYNC",
+        "psync ? -1",
+        "REPLCONF x",
+        "HELLO 3",
+        "hello 4 AUTH a b",
+        "client Reply OFF",
+    ] {
+        let mut words = words.split(' ');
+        let command = redis::Command::new(words.next().unwrap()).args(words);
+        let rejected = state.request(command).unwrap_err();
+        assert!(matches!(rejected.reason, Reason::Invalid(_)), "{rejected:?}");
+    }
+    // That enters the mode.
+    for name in ["SUBSCRIBE", "psubscribe"] {
+        let rejected = state.request(redis::Command::new(name).arg("a")).unwrap_err();
+        assert_eq!(rejected.reason, Reason::NotAllowed(Mode::Normal));
+    }
+    assert!(
+        state.enter(Subscription::Channels(vec![])).is_err() && state.enter(Subscription::Patterns(vec![])).is_err()
+    );
+    assert_eq!(state.output(), b"");
+    for words in ["HELLO", "hello 2", "CLIENT", "CLIENT ID", "", "\r\n"] {
+        let mut words = words.split(' ');
+        state.request(redis::Command::new(words.next().unwrap()).args(words)).unwrap();
+    }
+}
+
+#[test]
+fn values_of_redis() {
+    for (wire, value) in [
+        ("+OK\r\n", Value::Simple("OK".into())),
+        ("+\r\n", Value::Simple("".into())),
+        (":-9223372036854775808\r\n", Value::Integer(i64::MIN)),
+        ("$0\r\n\r\n", Value::Bulk("".into())),
+        ("$02\r\nab\r\n", Value::Bulk("ab".into())),
+        ("$-1\r\n", Value::Nil),
+        ("*-1\r\n", Value::Nil),
+        ("*0\r\n", Value::Array(vec![])),
+        ("*2\r\n*1\r\n:1\r\n-ERR x\r\n", Value::Array(vec![Value::Array(vec![Value::Integer(1)]), error()])),
+    ] {
+        let mut state = ClientState::new(Redis::new());
+        let id = state.request(redis::Command::new("X")).unwrap();
+        state.receive(wire.as_bytes());
+        assert_eq!(state.poll_event(), Ok(Some(Event::Reply { id, reply: Reply::Value(value) })), "{wire:?}");
+    }
+    for wire in [
+        "\r\n",
+        "OK\r\n",
+        ":\r\n",
+        ":1x\r\n",
+        ":9223372036854775808\r\n",
+        "$x\r\n",
+        "$-2\r\n",
+        "*-2\r\n",
+        "*+1\r\n",
+        "$1\r\nabc",
+        "#t\r\n",
+    ] {
+        let mut state = ClientState::new(Redis::new());
+        state.request(redis::Command::new("X")).unwrap();
+        state.receive(wire.as_bytes());
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))), "{wire:?}");
+        assert!(matches!(state.poll_event(), Err(Error::Violation { .. })), "{wire:?}");
+    }
+}
+
+fn error() -> Value {
+    let mut state = ClientState::new(Redis::new());
+    state.request(redis::Command::new("X")).unwrap();
+    state.receive(b"-ERR x\r\n");
+    match state.poll_event() {
+        Ok(Some(Event::Refused { refusal, .. })) => {
+            assert_eq!(
+                (refusal.code(), &**refusal.text(), &*refusal.to_string()),
+                (&b"ERR"[..], &b"ERR x"[..], "ERR x")
+            );
+            Value::Error(refusal)
+        }
+        event => panic!("{event:?}"),
+    }
+}
+
+/// A message is known at sight if it has arrived whole, and read frame by frame if it comes in pieces.
+#[test]
+fn messages_are_the_same_at_sight_and_in_pieces() {
+    let begin = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n";
+    let long = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$70000\r\n{}\r\n", "x".repeat(70_000));
+    for message in [
+        "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n",
+        "*3\r\n$7\r\nmessage\r\n$0\r\n\r\n$0\r\n\r\n",
+        "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$0000000002\r\nhi\r\n",
+        "*3\r\n$7\r\nmessage\r\n$01\r\na\r\n$02\r\nhi\r\n",
+        "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$2\r\nhi\r\n",
+        "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$-1\r\n",
+        "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n:5\r\n",
+        "*3\r\n$7\r\nmessage\r\n$1\r\nab\r\n$1\r\na\r\n",
+        "*3\r\n$7\r\nmessage\r\n$\r\na\r\n$1\r\na\r\n",
+        "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\na\n\n",
+        "*3\r\n$7\r\nmessage\r\n+1\r\n+1\r\n",
+        "*2\r\n$7\r\nmessage\r\n$1\r\na\r\n",
+        "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$99999999999\r\n",
+        &long,
+    ] {
+        let events = |octets: usize| {
+            let mut state = ClientState::new(Redis::new());
+            state.enter(Subscription::channels(["a", "b"])).unwrap();
+            state.receive(begin);
+            let (mut events, mut end) = (Vec::new(), Ok(()));
+            let mut poll = |state: &mut ClientState<Redis>| loop {
+                match state.poll_event() {
+                    Ok(Some(event)) => events.push(event),
+                    Ok(None) => break,
+                    Err(error) => {
+                        end = Err(error);
+                        break;
+                    }
+                }
+            };
+            poll(&mut state);
+            for chunk in message.repeat(2).as_bytes().chunks(octets) {
+                state.receive(chunk);
+                poll(&mut state);
+            }
+            state.receive_eof();
+            poll(&mut state);
+            (events, end)
+        };
+        let whole = events(usize::MAX);
+        assert!(whole.0.len() > 1 || whole.1.is_err(), "{message:.60}");
+        assert_eq!(events(1), whole, "{message:.60}");
+        assert_eq!(events(16), whole, "{message:.60}");
+    }
+}
