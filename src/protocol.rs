@@ -9,7 +9,12 @@ use core::{fmt, hash};
 /// One protocol: how requests and changes of mode are written, and what each frame means.
 ///
 /// It sees no socket, clock or buffer, and decides nothing about modes: it says what a frame *is*, the machine says
-/// what follows from it. Encoding takes `&self`; state of the protocol's own changes only in
+/// what follows from it. To write one: name the types; say how the changes of mode are answered
+/// ([`changes`](Self::changes)); write requests, enter and leave through the [`Encoder`], which refuses what could put a line
+/// of its own on the wire; and in [`decode`](Self::decode) say of each frame whom it answers, or that it rings, looking at
+/// what is [`Pending`]. Limits, frames in pieces, the queue, the modes and the end of the stream are the machine's.
+///
+/// Encoding takes `&self`; state of the protocol's own changes only in
 /// [`decode`](Self::decode), so a rejected request leaves no trace. What the answer of a request needs (its kind, how
 /// many confirmations it has) is the [`Note`](Self::Note), kept in the queue with it.
 ///
@@ -92,6 +97,10 @@ pub trait Protocol: Sized {
 
     /// Whether the server speaks first. Nothing is sent before its greeting was read.
     const GREETING: bool = false;
+
+    /// Whether clients may leave the mode and enter it again of their own accord: after the server has ended it, and to ask
+    /// through a shared handle what it does not allow. Not where what happens meanwhile is lost. (Redis)
+    const REENTERS: bool = true;
 
     /// How changes of mode are answered; the same throughout a connection.
     fn changes(&self) -> Changes;

@@ -19,7 +19,7 @@
 //! Redis answers few requests there: more `SUBSCRIBE` and `PSUBSCRIBE`, `UNSUBSCRIBE` and `PUNSUBSCRIBE`, `PING`, `RESET` and
 //! `QUIT`. They are requests here too, and need no ring: a message that is published while nobody is subscribed is lost,
 //! so a client that leaves to ask, and enters again, misses what is published meanwhile. Ask other things over another
-//! connection. The last channel or pattern to be unsubscribed ends the mode: [`Left`](crate::Event::Left) follows the
+//! connection; through a shared handle they are rejected in the mode. The last channel or pattern to be unsubscribed ends the mode: [`Left`](crate::Event::Left) follows the
 //! answer. For the same reason a mode that is to be renewed ([`Timeouts::refresh`](crate::Timeouts::refresh)) is not left:
 //! a `PING` shows that it is alive.
 //!
@@ -316,6 +316,9 @@ impl Protocol for Redis {
         .with_answer(32 * 1024 * 1024)
         // As large a value can be sent as can be received.
         .with_output(32 * 1024 * 1024);
+
+    /// What is published meanwhile would be lost; and the mode ends only by requests that ask for it.
+    const REENTERS: bool = false;
 
     fn changes(&self) -> Changes {
         Changes { enter: EnterAnswer::Own, leave: LeaveAnswer::Own }

@@ -492,8 +492,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         }
     }
 
-    /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, and
-    /// returns when it has ended on request. The mode must have been entered.
+    /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, if the
+    /// protocol lets it ([`Protocol::REENTERS`]), and returns when it has ended on request. The mode must have been entered.
     ///
     /// # Cancel safety
     /// Yes: it can be called again.
@@ -535,14 +535,14 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         Ok(())
     }
 
-    /// The next notification, entering the mode again when the server has ended it; `None` once it has ended on request.
+    /// The next notification, entering the mode again when the server has ended it; `None` once it has ended for good.
     async fn next_rung(&mut self) -> Result<Option<P::Notification>, P> {
         loop {
             if let Some(notification) = self.next_notification().await? {
                 return Ok(Some(notification));
             }
             match self.subscription.clone() {
-                Some(subscription) if self.left != Some(true) => drop(self.enter(subscription).await?),
+                Some(subscription) if P::REENTERS && self.left != Some(true) => drop(self.enter(subscription).await?),
                 _ => return Ok(None),
             }
         }

@@ -170,7 +170,8 @@ impl<P: Protocol> Clone for Handle<P> {
 
 impl<P: Protocol> Handle<P> {
     /// Asks, and waits for the answer. A request that the protocol does not allow in notification mode is asked by a ring
-    /// there: leave, ask, enter again, in one write; no notification is lost by that.
+    /// there: leave, ask, enter again, in one write; no notification is lost by that. Where one would be
+    /// ([`Protocol::REENTERS`]), it is rejected.
     ///
     /// # Errors
     /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`]; [`Error::Ended`] if the connection had ended before.
@@ -183,7 +184,7 @@ impl<P: Protocol> Handle<P> {
     }
 
     /// Enters notification mode, for all who subscribe; returns once that is confirmed. When the server ends the mode by
-    /// itself it is entered again.
+    /// itself it is entered again, if the protocol lets it ([`Protocol::REENTERS`]).
     ///
     /// # Errors
     /// As [`call`](Self::call); [`Reason::NotAllowed`] where it was entered already.
@@ -383,7 +384,8 @@ pub enum Rung<N> {
     Missed(u64),
     /// The mode has ended, and nothing rings until it is entered again.
     Left {
-        /// By [`Handle::leave`]. Else the server ended it, and did not let it be entered again.
+        /// By [`Handle::leave`]. Else the server ended it and did not let it be entered again, or a request has ended it
+        /// ([`Protocol::REENTERS`]).
         asked: bool,
     },
 }
@@ -623,7 +625,7 @@ where
             (
                 Err(Rejected { value, reason: Reason::NotAllowed(Mode::Entering | Mode::Notification) }),
                 Some(subscription),
-            ) => match self.driver.state_mut().ring(value, subscription.clone()) {
+            ) if P::REENTERS => match self.driver.state_mut().ring(value, subscription.clone()) {
                 Ok((id, enter)) => {
                     self.enter = Some(enter);
                     Ok(id)
@@ -666,13 +668,13 @@ where
         }
     }
 
-    /// The mode is over. If that was the server's doing, it is entered again.
+    /// The mode is over. If that was the server's doing, it is entered again, where that loses nothing.
     fn left(&mut self, asked: bool, refused: bool) {
         if self.driver.state().asked_mode() != Mode::Normal {
             return;
         }
         if let (false, Some(subscription)) = (refused, self.wanted.take()) {
-            if self.enter(subscription).is_ok() {
+            if P::REENTERS && self.enter(subscription).is_ok() {
                 return;
             }
         }

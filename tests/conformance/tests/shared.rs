@@ -5,6 +5,7 @@ use futures_lite::future::{self, block_on, poll_once};
 use futures_lite::{FutureExt, StreamExt};
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette::mpd::{self, Mpd, Subsystem};
+use sonnette::redis::{self, Redis, Subscription};
 use sonnette::{ClientState, Limits, Mode, Reason};
 use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
 use sonnette_conformance::{Line, script};
@@ -234,6 +235,34 @@ fn a_mode_that_the_server_ends_is_entered_again() {
             for subsystem in [Subsystem::Mixer, Subsystem::Player, Subsystem::Mixer] {
                 assert_eq!(rung.next().await, Some(Rung::Notification(subsystem)));
             }
+            assert_eq!(rung.next().await, None);
+        });
+        assert!(matches!(ended, Err(End::Closed)), "{manner:?}: {ended:?}");
+    }
+}
+
+/// Redis loses what is published while nobody is subscribed: a shared connection never leaves by itself, and stays out of a
+/// mode that a request has ended.
+#[test]
+fn a_mode_whose_news_would_be_lost_is_not_left_for_a_call() {
+    let script = script::<Redis>(
+        "C [SUBSCRIBE a] / S [subscribe a 1] / C [PING] / S [message a one] / S [pong ] / C [UNSUBSCRIBE a] / S [unsubscribe a 0] / \
+         C [GET k] / S v",
+    );
+    for manner in MANNERS {
+        let client = sonnette_smol::Client::new(Redis::new(), Polled(Scripted::patient(&script, manner)));
+        let (handle, connection) = client.share();
+        let mut rung = handle.subscribe();
+        let (ended, ()) = both(connection, async move {
+            let get = || redis::Command::new("GET").arg("k");
+            handle.enter(Subscription::channels(["a"])).await.unwrap();
+            let error = handle.call(get()).await.unwrap_err();
+            assert!(matches!(error, Error::Rejected(Reason::NotAllowed(Mode::Notification))), "{error:?}");
+            handle.call(redis::Command::new("PING")).await.unwrap();
+            assert!(matches!(rung.next().await, Some(Rung::Notification(_))));
+            handle.call(redis::Command::new("UNSUBSCRIBE").arg("a")).await.unwrap();
+            assert_eq!(rung.next().await, Some(Rung::Left { asked: false }));
+            handle.call(get()).await.unwrap();
             assert_eq!(rung.next().await, None);
         });
         assert!(matches!(ended, Err(End::Closed)), "{manner:?}: {ended:?}");
