@@ -264,8 +264,8 @@ async fn a_reader_too_slow(client: &mut impl Subject<Redis>, scene: &mut Scene) 
 async fn the_server_ends(client: &mut impl Subject<Redis>, scene: &mut Scene) {
     client.enter(Subscription::channels(["news"])).await.unwrap();
     scene.other.call(command("PUBLISH news last")).unwrap();
-    scene.server.stop();
     assert_eq!(client.next_notification().await.unwrap(), message("news", "last"));
+    scene.server.stop();
     let error = client.next_notification().await.unwrap_err();
     assert!(matches!(error, Error::Ended(End::Closed)), "{error}");
 }
@@ -273,8 +273,8 @@ async fn the_server_ends(client: &mut impl Subject<Redis>, scene: &mut Scene) {
 async fn the_server_is_killed(client: &mut impl Subject<Redis>, scene: &mut Scene) {
     client.enter(Subscription::channels(["news"])).await.unwrap();
     scene.other.call(command("PUBLISH news last")).unwrap();
-    scene.server.kill();
     assert_eq!(client.next_notification().await.unwrap(), message("news", "last"));
+    scene.server.kill();
     let error = client.next_notification().await.unwrap_err();
     assert!(matches!(error, Error::Ended(End::Closed)), "{error}");
 }

@@ -1,0 +1,138 @@
+//! The examples `mpd_watch` and `redis_watch`, as processes.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
+
+use sonnette::mpd::{self, Mpd};
+use sonnette::redis::{Command as RedisCommand, Redis, Reply, Value};
+use sonnette_live::Server;
+use sonnette_std::Client;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+struct Started {
+    process: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// As the README starts them.
+fn start(example: &str, arguments: &[&str]) -> Started {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // Built before it is run, so that what is killed is the example.
+    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", example]).current_dir(root).status();
+    assert!(built.unwrap().success());
+    let test = std::env::current_exe().unwrap();
+    let target = test.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release")).unwrap();
+    let mut command = Command::new(target.parent().unwrap().join("debug/examples").join(example));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let out = BufReader::new(process.stdout.take().unwrap());
+    Started { process, out }
+}
+
+impl Started {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// How it ends: its code, the rest of its output, and what it says on standard error.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut error) = (String::new(), String::new());
+        self.out.read_to_string(&mut out).unwrap();
+        self.process.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        (self.process.wait().unwrap().code(), out, error)
+    }
+}
+
+#[test]
+fn mpd_watch() {
+    let server = Server::mpd("", b"");
+    let mut other = Client::<Mpd, _>::connect(server.address).unwrap();
+    let mut ask = |words: &str| {
+        let mut words = words.split(' ');
+        let name = mpd::Command::new(words.next().unwrap());
+        other.call(words.fold(name, mpd::Command::arg).into()).unwrap()
+    };
+    while ask("status").get("updating_db").is_some() {}
+    // MPD tells how many have connected in no way, so changes are made until the example has seen one.
+    let mut example = start("mpd_watch", &[&server.address.to_string(), "--count", "100"]);
+    let mut random = false;
+    std::thread::scope(|scope| {
+        let (first, seen) = std::sync::mpsc::channel();
+        let example = &mut example;
+        scope.spawn(move || {
+            let line = example.line();
+            first.send((line, example.line())).unwrap();
+        });
+        let (changed, stopped) = loop {
+            random = !random;
+            ask(if random { "random 1" } else { "random 0" });
+            if let Ok(lines) = seen.recv_timeout(std::time::Duration::from_millis(100)) {
+                break lines;
+            }
+        };
+        assert_eq!((&*changed, &*stopped), ("changed: options\n", "stopped\n"));
+    });
+    ask("add tone.wav");
+    ask("play 0");
+    let mut said = Vec::new();
+    while !said.iter().any(|line: &String| line.starts_with("playing: ")) {
+        let line = example.line();
+        assert!(!line.is_empty(), "{said:?}");
+        said.push(line);
+    }
+    assert!(said.contains(&"changed: player\n".into()) || said.contains(&"changed: playlist\n".into()), "{said:?}");
+    assert_eq!(said.last().unwrap(), "playing: tone.wav\n");
+    drop(example);
+
+    let mut server = server;
+    server.kill();
+    let (code, out, error) = start("mpd_watch", &[&server.address.to_string()]).end();
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(error.starts_with("mpd_watch: cannot connect to ") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn redis_watch() {
+    let (server, tls) = Server::redis_tls();
+    let certificate = server.certificate();
+    let mut other = Client::<Redis, _>::connect(server.address).unwrap();
+    let plain = server.address.to_string();
+    let url = format!("redis://{plain}");
+    let secure = format!("rediss://localhost:{}", tls.port());
+    for (at, ca) in [(&plain, None), (&url, None), (&secure, certificate.to_str())] {
+        let mut arguments = vec![&**at, "news", "sp ort", "--count", "2"];
+        arguments.extend(ca.iter().flat_map(|ca| ["--ca", ca]));
+        let example = start("redis_watch", &arguments);
+        for (channel, payload) in [("news", "hello wörld"), ("sp ort", "a\r\n\u{7f}")] {
+            // Until somebody is subscribed.
+            let publish = || RedisCommand::new("PUBLISH").arg(channel).arg(payload);
+            while other.call(publish()).unwrap() == Reply::Value(Value::Integer(0)) {
+                std::thread::yield_now();
+            }
+        }
+        let (code, out, error) = example.end();
+        assert_eq!((code, &*error), (Some(0), ""), "{at}");
+        assert_eq!(out, "message: news hello wörld\nmessage: sp ort a\\x0d\\x0a\\x7f\n", "{at}");
+    }
+    for (arguments, expected) in [
+        (&[&*secure, "news"][..], "redis_watch: "),
+        (&[&*format!("redis://:x@{plain}"), "news"], "redis_watch: the server refused: ERR AUTH"),
+    ] {
+        let (code, out, error) = start("redis_watch", arguments).end();
+        assert_eq!((code, &*out), (Some(1), ""));
+        assert!(error.starts_with(expected) && error.lines().count() == 1, "{error}");
+    }
+    let (code, ..) = start("redis_watch", &[&plain]).end();
+    assert_eq!(code, Some(2), "no channel");
+}
