@@ -9,11 +9,10 @@ mod support;
 use clap::Parser;
 use sonnette::mpd::{Ack, Answer, Command, Mpd, Request};
 use sonnette_std::{Client, Connect, Error, Socket};
-use std::io;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::time::Duration;
-use support::print::{printable, say, say_line};
+use support::print::{Stop, printable, say, say_line};
 
 #[derive(Parser)]
 #[command(name = "mpd_watch", about = "Watches an MPD: waits until something changes, and says what is playing then.")]
@@ -52,7 +51,7 @@ fn watch(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-fn session(client: &mut Client<Mpd, Socket>, count: Option<NonZeroU64>) -> Result<(), Stop> {
+fn session(client: &mut Client<Mpd, Socket>, count: Option<NonZeroU64>) -> Result<(), Stop<Ack>> {
     // Of all subsystems; a version of MPD before 0.24 would forget what it kept for those not named.
     client.enter(vec![])?;
     let mut changes = 0;
@@ -84,23 +83,5 @@ fn title(song: &Answer) -> String {
     match value("Artist") {
         Some(artist) => format!("{artist} - {title}"),
         None => title,
-    }
-}
-
-/// Why the session ended.
-enum Stop {
-    Client(Error<Ack>),
-    Output(io::Error),
-}
-
-impl From<Error<Ack>> for Stop {
-    fn from(error: Error<Ack>) -> Self {
-        Stop::Client(error)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Stop::Output(error)
     }
 }

@@ -9,7 +9,7 @@ mod support;
 
 use clap::Parser;
 use futures_lite::FutureExt;
-use sonnette::board::Board;
+use sonnette::board::{Board, Refusal};
 use sonnette_std::Error;
 use sonnette_tokio::{Connect, Driver, Transport};
 use std::io;
@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::session::{Runtime, Stop, session};
+use support::print::Stop;
+use support::session::{Runtime, session};
 
 #[derive(Parser)]
 #[command(
@@ -106,7 +107,7 @@ async fn watch_on_runtime<T: Transport>(
     Ok(client.close().await?)
 }
 
-fn stopped(session: Result<(), Stop>) -> Result<(), Box<dyn std::error::Error>> {
+fn stopped(session: Result<(), Stop<Refusal>>) -> Result<(), Box<dyn std::error::Error>> {
     match session {
         Ok(()) => {}
         Err(Stop::Client(Error::Interrupted { .. })) => support::tell("watch: interrupted, leaving"),

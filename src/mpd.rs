@@ -43,6 +43,7 @@
 //! # Ok::<(), sonnette::Error>(())
 //! ```
 
+use crate::protocol::length;
 use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Limits, Pending, Protocol,
     RequestId, Setting, Terminator,
@@ -103,7 +104,7 @@ impl Mpd {
                 return Err(Fault::Violation("a command is answered by one binary block"));
             }
             // The block, and the LF behind it.
-            raw = Some(octets_of(octets)?.checked_add(1).ok_or(Fault::TooLong)?);
+            raw = Some(length(octets, "binary: announces a number of octets")?.checked_add(1).ok_or(Fault::TooLong)?);
         } else if !frame.contains(&b':') {
             return Err(Fault::Violation("an answer has lines KEY: VALUE, then OK or ACK"));
         }
@@ -469,14 +470,6 @@ impl fmt::Display for Ack {
 }
 
 impl error::Error for Ack {}
-
-/// A length on the wire; one that fits no integer fits no limit either.
-fn octets_of(digits: &[u8]) -> Result<u64, Fault> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Fault::Violation("binary: announces a number of octets"));
-    }
-    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Fault::TooLong)
-}
 
 macro_rules! subsystems {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {

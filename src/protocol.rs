@@ -307,6 +307,16 @@ pub enum Fault {
     TooLong,
 }
 
+/// A length or a number of values as decimal digits, or a violation of this `rule`; one that fits no integer fits no limit
+/// either.
+#[cfg(any(feature = "mpd", feature = "redis"))]
+pub(crate) fn length(digits: &[u8], rule: &'static str) -> Result<u64, Fault> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Violation(rule));
+    }
+    core::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Fault::TooLong)
+}
+
 /// What a frame may be about: everything asked before it was received and not yet answered, in the order asked.
 ///
 /// An entry asked after the frame had arrived, or not yet sent because a gate holds it back, is not shown: an answer

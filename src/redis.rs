@@ -48,6 +48,7 @@
 //! # Ok::<(), sonnette::Error>(())
 //! ```
 
+use crate::protocol::length;
 use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Limits, Pending, Protocol,
     RequestId, Setting, Terminator,
@@ -142,10 +143,10 @@ impl Redis {
                 Some(b':') => Value::Integer(integer(rest).ok_or(Fault::Violation("not an integer"))?),
                 Some(b'$' | b'*') if rest == b"-1" => Value::Nil,
                 Some(b'$') => {
-                    let raw = count(rest)?.checked_add(END.len() as u64).ok_or(Fault::TooLong)?;
+                    let raw = length(rest, NOT_A_LENGTH)?.checked_add(END.len() as u64).ok_or(Fault::TooLong)?;
                     return Ok(Err(Decoded::More { raw: Some(raw) }));
                 }
-                Some(b'*') => match count(rest)? {
+                Some(b'*') => match length(rest, NOT_A_LENGTH)? {
                     0 => Value::Array(Vec::new()),
                     _ if self.arrays.len() == MAX_DEPTH => return Err(Fault::Violation("arrays nested too deep")),
                     count => {
@@ -295,6 +296,7 @@ impl Redis {
 }
 
 const END: &[u8] = b"\r\n";
+const NOT_A_LENGTH: &str = "not a length";
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
 const PATTERN_MESSAGE: &[u8] = b"*4\r\n$8\r\npmessage\r\n";
 
@@ -499,14 +501,6 @@ fn number(kind: u8, mut number: usize, out: &mut Encoder<'_>) {
     at -= 1;
     line[at] = kind;
     out.put(&line[at..]);
-}
-
-/// A length or a number of items; one that fits no integer fits no limit either.
-fn count(digits: &[u8]) -> Result<u64, Fault> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Fault::Violation("not a length"));
-    }
-    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Fault::TooLong)
 }
 
 fn integer(digits: &[u8]) -> Option<i64> {

@@ -1,5 +1,6 @@
 //! One line per fact, on standard output.
 
+use sonnette_std::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -39,5 +40,23 @@ fn is_printable(character: char) -> bool {
 fn escape(octets: &[u8], shown: &mut String) {
     for octet in octets {
         shown.push_str(&format!("\\x{octet:02x}"));
+    }
+}
+
+/// Why a session ended.
+pub(crate) enum Stop<R> {
+    Client(Error<R>),
+    Output(io::Error),
+}
+
+impl<R> From<Error<R>> for Stop<R> {
+    fn from(error: Error<R>) -> Self {
+        Stop::Client(error)
+    }
+}
+
+impl<R> From<io::Error> for Stop<R> {
+    fn from(error: io::Error) -> Self {
+        Stop::Output(error)
     }
 }

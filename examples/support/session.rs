@@ -1,6 +1,6 @@
 //! What `watch` does with a client of any runtime.
 
-use super::print::{printable, say};
+use super::print::{Stop, printable, say};
 use clap::ValueEnum;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette_tokio::{Driver, Error, Transport};
@@ -53,26 +53,8 @@ impl<T: Transport> Client for Driver<Board, T> {
     }
 }
 
-/// Why the session ended.
-pub(crate) enum Stop {
-    Client(Error<Refusal>),
-    Output(io::Error),
-}
-
-impl From<Error<Refusal>> for Stop {
-    fn from(error: Error<Refusal>) -> Self {
-        Stop::Client(error)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Stop::Output(error)
-    }
-}
-
 /// Asks for everything once, then fetches what the server rings for, so many times.
-pub(crate) async fn session(client: &mut impl Client, count: Option<NonZeroU64>) -> Result<(), Stop> {
+pub(crate) async fn session(client: &mut impl Client, count: Option<NonZeroU64>) -> Result<(), Stop<Refusal>> {
     for request in [Request::Random, Request::Classified] {
         let reply = client.call(request).await?;
         say_reply(&reply)?;

@@ -13,7 +13,7 @@ mod print;
 
 use clap::Parser;
 use percent_encoding::percent_decode_str;
-use print::{printable, say};
+use print::{Stop, printable, say};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use sonnette::redis::{Command, Notification, Redis, ServerError, Subscription};
@@ -160,7 +160,10 @@ fn session<S: Read + Write>(
     ended(listen(client, options.count))
 }
 
-fn subscribe<S: Read + Write>(client: &mut Client<Redis, S>, options: &Options) -> std::result::Result<(), Stop> {
+fn subscribe<S: Read + Write>(
+    client: &mut Client<Redis, S>,
+    options: &Options,
+) -> std::result::Result<(), Stop<ServerError>> {
     if let Some(password) = &options.server.password {
         client.call(Command::auth(options.server.user.as_deref(), password))?;
     }
@@ -168,7 +171,10 @@ fn subscribe<S: Read + Write>(client: &mut Client<Redis, S>, options: &Options) 
     Ok(())
 }
 
-fn listen<S: Read + Write>(client: &mut Client<Redis, S>, count: Option<NonZeroU64>) -> std::result::Result<(), Stop> {
+fn listen<S: Read + Write>(
+    client: &mut Client<Redis, S>,
+    count: Option<NonZeroU64>,
+) -> std::result::Result<(), Stop<ServerError>> {
     let mut messages = 0;
     while count.is_none_or(|count| messages < count.get()) {
         match client.next_notification()? {
@@ -183,26 +189,8 @@ fn listen<S: Read + Write>(client: &mut Client<Redis, S>, count: Option<NonZeroU
     Ok(())
 }
 
-/// Why the session ended.
-enum Stop {
-    Client(Error<ServerError>),
-    Output(io::Error),
-}
-
-impl From<Error<ServerError>> for Stop {
-    fn from(error: Error<ServerError>) -> Self {
-        Stop::Client(error)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Stop::Output(error)
-    }
-}
-
 /// Ctrl-C is no failure.
-fn ended(end: std::result::Result<(), impl Into<Stop>>) -> Result<()> {
+fn ended(end: std::result::Result<(), impl Into<Stop<ServerError>>>) -> Result<()> {
     match end.map_err(Into::into) {
         Ok(()) | Err(Stop::Client(Error::Interrupted { .. })) => Ok(()),
         Err(Stop::Client(Error::Refused(refusal))) => Err(format!("the server refused: {refusal}").into()),

@@ -13,10 +13,11 @@ mod session;
 
 use clap::Parser;
 use futures_rustls::TlsConnector as SmolConnector;
+use print::Stop;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use session::{Runtime, Stop, session};
-use sonnette::board::Board;
+use session::{Runtime, session};
+use sonnette::board::{Board, Refusal};
 use sonnette_driver::{Driver, Transport};
 use sonnette_tls::client_config;
 use std::net::TcpStream;
@@ -103,7 +104,7 @@ async fn watch_on_runtime<T: Transport>(client: &mut Driver<Board, T>, count: Op
     Ok(client.close().await?)
 }
 
-fn stopped(session: std::result::Result<(), Stop>) -> Result<()> {
+fn stopped(session: std::result::Result<(), Stop<Refusal>>) -> Result<()> {
     session.map_err(|stop| match stop {
         Stop::Client(error) => error.into(),
         Stop::Output(error) => format!("cannot write: {error}").into(),
