@@ -16,7 +16,7 @@
 #[macro_use]
 mod search;
 
-use search::{Checked, search};
+use search::{Bounds, Checked, Pieces, Polling, bounds, search};
 use sonnette::board::{Board, Notification, Reply, Request, ServerState};
 use sonnette::{ClientState, Error, Event, Mode, RequestId, Timeouts};
 use std::collections::VecDeque;
@@ -181,34 +181,6 @@ struct Run {
 enum Dialect {
     Silent,
     Acknowledged,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Polling {
-    /// After each step, until there is nothing more to tell.
-    AtOnce,
-    /// Each poll is a step.
-    Late,
-}
-
-/// What one delivery takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pieces {
-    Frames,
-    Octets,
-}
-
-/// How often each may still happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Bounds {
-    requests: u8,
-    news: u8,
-    enters: u8,
-    leaves: u8,
-}
-
-const fn bounds(requests: u8, news: u8, enters: u8, leaves: u8) -> Bounds {
-    Bounds { requests, news, enters, leaves }
 }
 
 const SILENT: Run = Run {

@@ -10,7 +10,7 @@
 mod search;
 
 use bytes::Bytes;
-use search::{Checked, search};
+use search::{Bounds, Checked, Pieces, Polling, bounds, search};
 use sonnette::mpd::{self, Mpd, Subsystem};
 use sonnette::redis::{self, Redis, Subscription, Value};
 use sonnette::{ClientState, Error, Event, Mode, Protocol, RequestId};
@@ -97,34 +97,6 @@ struct Run {
 
 const fn run(polling: Polling, pieces: Pieces, bounds: Bounds) -> Run {
     Run { polling, pieces, bounds }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Polling {
-    /// After each step, until there is nothing more to tell.
-    AtOnce,
-    /// Each poll is a step.
-    Late,
-}
-
-/// What one delivery takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Pieces {
-    Frames,
-    Octets,
-}
-
-/// How often each may still happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Bounds {
-    requests: u8,
-    news: u8,
-    enters: u8,
-    leaves: u8,
-}
-
-const fn bounds(requests: u8, news: u8, enters: u8, leaves: u8) -> Bounds {
-    Bounds { requests, news, enters, leaves }
 }
 
 impl fmt::Display for Run {

@@ -15,6 +15,34 @@ macro_rules! hold {
     };
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Polling {
+    /// After each step, until there is nothing more to tell.
+    AtOnce,
+    /// Each poll is a step.
+    Late,
+}
+
+/// What one delivery takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Pieces {
+    Frames,
+    Octets,
+}
+
+/// How often each may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Bounds {
+    pub(crate) requests: u8,
+    pub(crate) news: u8,
+    pub(crate) enters: u8,
+    pub(crate) leaves: u8,
+}
+
+pub(crate) const fn bounds(requests: u8, news: u8, enters: u8, leaves: u8) -> Bounds {
+    Bounds { requests, news, enters, leaves }
+}
+
 /// All that there is at one moment.
 pub(crate) trait World: Clone + Debug + Hash {
     type Run: Display;
