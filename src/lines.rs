@@ -220,7 +220,7 @@ impl LineDecoder {
     }
 
     /// Goes past `octets` unread octets.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn skip(&mut self, octets: usize) {
         self.searched = self.searched.saturating_sub(octets);
         self.head += octets;
@@ -282,10 +282,8 @@ impl LineDecoder {
     /// once for each frame.
     #[inline]
     pub(crate) fn shrink(&mut self) {
-        let unread = self.unread().len();
         let capacity = self.input.growing.capacity();
-        let is_large = capacity > KEEP && capacity / 4 > unread;
-        if is_large || !self.input.shared.is_empty() {
+        if capacity > KEEP && capacity / 4 > self.unread().len() || !self.input.shared.is_empty() {
             self.replace(self.unread().to_vec());
         }
     }
