@@ -424,7 +424,7 @@ impl<P: Protocol> ClientState<P> {
         Err(reason)
     }
 
-    #[inline(never)]
+    #[inline]
     fn push(&mut self, what: What<P::Subscription, P::Note>, starts_at: u64) -> RequestId {
         let id = self.next_id;
         self.next_id = id.next();
