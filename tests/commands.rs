@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use sonnette::mpd::{self, Ack, Answer, Mpd, Subsystem};
-use sonnette::redis::{self, Redis, Reply, Subscription, Value};
-use sonnette::{ClientState, Error, Event, Mode, Reason};
+use sonnette::redis::{self, MAX_DEPTH, Redis, Reply, Subscription, Value};
+use sonnette::{ClientState, Error, Event, Limits, Mode, Protocol, Reason};
 
 fn mpd() -> ClientState<Mpd> {
     let mut state = ClientState::new(Mpd::new());
@@ -78,6 +78,7 @@ fn lists_are_one_request() {
     assert_eq!(parts.len(), 3);
     assert_eq!((parts[0].get("volume"), parts[0].binary()), (Some(&b"5"[..]), None));
     assert_eq!((parts[1].get("binary"), parts[1].blocks()), (Some(&b"2"[..]), &["OK".into()][..]));
+    assert_eq!(parts[1].binary(), Some(&"OK".into()));
     assert_eq!((parts[2].fields().count(), parts[2].blocks().len()), (0, 0));
 }
 
@@ -155,6 +156,14 @@ fn subsystems_have_names() {
     state.receive(b"changed: \xff\n");
     assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
     assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+}
+
+/// As the README says.
+#[test]
+fn limits() {
+    let limits = |limits: Limits| (limits.line, limits.answer, limits.pending, limits.output);
+    assert_eq!(limits(Mpd::LIMITS), (65_536, 8_388_608, 1_024, 2_097_152));
+    assert_eq!(limits(Redis::LIMITS), (65_536, 33_554_432, 1_024, 33_554_432));
 }
 
 #[test]
@@ -256,6 +265,65 @@ fn error() -> Value {
         }
         event => panic!("{event:?}"),
     }
+}
+
+#[test]
+fn arrays_inside_arrays() {
+    for (depth, is_taken) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false)] {
+        let mut state = ClientState::new(Redis::new());
+        state.request(redis::Command::new("X")).unwrap();
+        state.receive(("*1\r\n".repeat(depth) + ":1\r\n").as_bytes());
+        assert_eq!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))), is_taken, "{depth}");
+    }
+}
+
+/// In the mode an array of three or four strings is a message by its first word alone.
+#[test]
+fn what_is_no_message_is_none() {
+    for value in
+        ["*3\r\n$5\r\nother\r\n$1\r\na\r\n$1\r\nb\r\n", "*4\r\n$5\r\nother\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n"]
+    {
+        let mut state = ClientState::new(Redis::new());
+        state.enter(Subscription::channels(["a"])).unwrap();
+        state.receive(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+        state.receive(value.as_bytes());
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+        assert!(matches!(state.poll_event(), Err(Error::Violation { .. })), "{value:?}");
+    }
+}
+
+/// Its lines begin with a time; other simple strings are answers.
+#[test]
+fn monitored() {
+    let mut state = ClientState::new(Redis::new());
+    let before = state.request(redis::Command::new("GET").arg("k")).unwrap();
+    let monitor = state.enter(Subscription::Monitor).unwrap();
+    let ping = state.request(redis::Command::new("PING")).unwrap();
+    assert!(state.leave());
+    state.receive(b"+1.5 looks alike\r\n+OK\r\n+1.5 [0 lua] \"GET\"\r\n+PONG\r\n+2.5\r\n+RESET\r\n");
+    let simple = |text: &'static str| Reply::Value(Value::Simple(text.into()));
+    let line = |text: &'static str| Event::Notification(redis::Notification::Monitor(text.into()));
+    for expected in [
+        Event::Reply { id: before, reply: simple("1.5 looks alike") },
+        Event::Entered { id: monitor },
+        line("1.5 [0 lua] \"GET\""),
+        Event::Reply { id: ping, reply: simple("PONG") },
+        line("2.5"),
+        Event::Left { id: monitor, asked: true, refusal: None },
+    ] {
+        assert_eq!(state.poll_event(), Ok(Some(expected)));
+    }
+    // While it monitors nothing can be subscribed to.
+    let mut state = ClientState::new(Redis::new());
+    state.enter(Subscription::Monitor).unwrap();
+    state.receive(b"+OK\r\n");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+    assert!(state.request(redis::Command::new("SUBSCRIBE").arg("a")).is_err());
+    // An answer of another kind.
+    let mut state = ClientState::new(Redis::new());
+    state.enter(Subscription::Monitor).unwrap();
+    state.receive(b"+KO\r\n");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))));
 }
 
 /// A message is known at sight if it has arrived whole, and read frame by frame if it comes in pieces.
