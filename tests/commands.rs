@@ -326,6 +326,63 @@ fn monitored() {
     assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { .. }))));
 }
 
+/// Answers that are none, each to what is asked by a function of its own.
+#[test]
+fn what_confirms_nothing() {
+    type Ask = fn(&mut ClientState<Redis>);
+    let subscribed = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+    let unsubscribed = "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n";
+    let left: Ask = |state| {
+        state.enter(Subscription::channels(["a"])).unwrap();
+        state.leave();
+    };
+    let cases: [(Ask, String); 5] = [
+        (|state| drop(state.request(redis::Command::new("RESET")).unwrap()), "+RESETTED\r\n".into()),
+        (
+            |state| drop(state.request(redis::Command::new("UNSUBSCRIBE").arg("a").arg("b")).unwrap()),
+            format!("{unsubscribed}-ERR no\r\n"),
+        ),
+        (|state| drop(state.enter(Subscription::channels(["a", "b"])).unwrap()), format!("{subscribed}-ERR no\r\n")),
+        // Half of a leave, and then an error.
+        (left, format!("{subscribed}{unsubscribed}-ERR no\r\n")),
+        (left, format!("{subscribed}-ERR no\r\n")),
+    ];
+    for (ask, answer) in cases {
+        let mut state = ClientState::new(Redis::new());
+        ask(&mut state);
+        state.receive(answer.as_bytes());
+        let end = loop {
+            match state.poll_event() {
+                Ok(Some(Event::Entered { .. } | Event::Lost { .. })) => {}
+                end => break end,
+            }
+        };
+        assert!(matches!(end, Err(Error::Violation { .. })), "{answer:?}: {end:?}");
+    }
+}
+
+/// A leave that has become void may be refused: nobody waits for it.
+#[test]
+fn a_void_leave_of_monitor_may_be_refused() {
+    for refused in ["-NOPERM no\r\n", "+RESET\r\n"] {
+        let mut state = ClientState::new(Redis::new());
+        state.enter(Subscription::Monitor).unwrap();
+        state.receive(b"+OK\r\n");
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+        state.request(redis::Command::new("RESET")).unwrap();
+        assert!(state.leave());
+        let ping = state.request(redis::Command::new("GET").arg("k").anywhere()).unwrap();
+        state.receive(format!("+RESET\r\n{refused}$-1\r\n").as_bytes());
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Left { .. }))));
+        assert_eq!(
+            state.poll_event(),
+            Ok(Some(Event::Reply { id: ping, reply: Reply::Value(Value::Nil) })),
+            "{refused}"
+        );
+    }
+}
+
 /// A message is known at sight if it has arrived whole, and read frame by frame if it comes in pieces.
 #[test]
 fn messages_are_the_same_at_sight_and_in_pieces() {
