@@ -336,13 +336,19 @@ fn what_confirms_nothing() {
         state.enter(Subscription::channels(["a"])).unwrap();
         state.leave();
     };
+    let reset: Ask = |state| {
+        state.request(redis::Command::new("RESET")).unwrap();
+    };
+    let unsubscribe: Ask = |state| {
+        state.request(redis::Command::new("UNSUBSCRIBE").args(["a", "b"])).unwrap();
+    };
+    let both: Ask = |state| {
+        state.enter(Subscription::channels(["a", "b"])).unwrap();
+    };
     let cases: [(Ask, String); 5] = [
-        (|state| drop(state.request(redis::Command::new("RESET")).unwrap()), "+RESETTED\r\n".into()),
-        (
-            |state| drop(state.request(redis::Command::new("UNSUBSCRIBE").arg("a").arg("b")).unwrap()),
-            format!("{unsubscribed}-ERR no\r\n"),
-        ),
-        (|state| drop(state.enter(Subscription::channels(["a", "b"])).unwrap()), format!("{subscribed}-ERR no\r\n")),
+        (reset, "+RESETTED\r\n".into()),
+        (unsubscribe, format!("{unsubscribed}-ERR no\r\n")),
+        (both, format!("{subscribed}-ERR no\r\n")),
         // Half of a leave, and then an error.
         (left, format!("{subscribed}{unsubscribed}-ERR no\r\n")),
         (left, format!("{subscribed}-ERR no\r\n")),
@@ -358,6 +364,25 @@ fn what_confirms_nothing() {
             }
         };
         assert!(matches!(end, Err(Error::Violation { .. })), "{answer:?}: {end:?}");
+    }
+}
+
+/// Names are needed to subscribe; without them all are unsubscribed, or none, which is confirmed as well.
+#[test]
+fn without_names() {
+    let mut state = ClientState::new(Redis::new());
+    for (name, kind) in [("UNSUBSCRIBE", "unsubscribe"), ("PUNSUBSCRIBE", "punsubscribe")] {
+        let id = state.request(redis::Command::new(name)).unwrap();
+        state.receive(format!("*3\r\n${}\r\n{kind}\r\n$-1\r\n:0\r\n", kind.len()).as_bytes());
+        let reply = Reply::Confirmed { confirmations: 1, subscriptions: 0 };
+        assert_eq!(state.poll_event(), Ok(Some(Event::Reply { id, reply })), "{name}");
+    }
+    state.enter(Subscription::channels(["a"])).unwrap();
+    state.receive(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+    for name in ["SUBSCRIBE", "PSUBSCRIBE"] {
+        let rejected = state.request(redis::Command::new(name)).unwrap_err();
+        assert!(matches!(rejected.reason, Reason::Invalid(_)), "{name}");
     }
 }
 
