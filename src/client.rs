@@ -116,26 +116,28 @@ enum Expect {
     Line { held: usize, reserved: usize, hides_from: RequestId },
     /// So many raw octets, likewise.
     Raw { held: usize, reserved: usize, hides_from: RequestId, octets: usize },
+    /// Nothing, until the stream has changed.
+    NewStream,
 }
 
 impl Expect {
     fn held(self) -> usize {
         match self {
-            Expect::Begin => 0,
+            Expect::Begin | Expect::NewStream => 0,
             Expect::Line { held, .. } | Expect::Raw { held, .. } => held,
         }
     }
 
     fn reserved(self) -> usize {
         match self {
-            Expect::Begin => 0,
+            Expect::Begin | Expect::NewStream => 0,
             Expect::Line { reserved, .. } | Expect::Raw { reserved, .. } => reserved,
         }
     }
 
     fn hides_from(self) -> Option<RequestId> {
         match self {
-            Expect::Begin => None,
+            Expect::Begin | Expect::NewStream => None,
             Expect::Line { hides_from, .. } | Expect::Raw { hides_from, .. } => Some(hides_from),
         }
     }
@@ -207,6 +209,7 @@ impl<P: Protocol> ClientState<P> {
             times: None,
             end: End::Open,
         };
+        state.set_timeouts(P::TIMEOUTS);
         if P::GREETING {
             let id = state.push(What::Greeting, 0);
             state.output.close_gate(Opener::Greeting, id.next());
@@ -244,8 +247,26 @@ impl<P: Protocol> ClientState<P> {
         self.room_for_entries(1, entries)?;
         let (mark, starts_at) = (self.output.mark(), self.output.end());
         let note = self.encode(mark, |protocol, id, out| protocol.encode_request(id, request, out))?;
+        if self.protocol.changes_stream(&note) && self.is_outstanding() {
+            self.output.back_to(mark);
+            return Err(Reason::Invalid(Invalid::new("a change of the stream is asked for alone")));
+        }
         self.room_for_octets(mark, octets)?;
         Ok(self.push(What::Request(note), starts_at))
+    }
+
+    /// Whether something is, that the application asked.
+    fn is_outstanding(&self) -> bool {
+        self.inside.is_some() || self.queue.iter().any(|entry| !matches!(entry.what, What::Greeting))
+    }
+
+    /// Whether the stream may have to be changed before anything else is asked. Nothing is behind the request for it.
+    fn is_stream_changing(&self) -> bool {
+        match self.queue.back().map(|entry| &entry.what) {
+            Some(What::Request(note)) => self.protocol.changes_stream(note),
+            Some(_) => false,
+            None => self.expect == Expect::NewStream,
+        }
     }
 
     /// Whether the mode may end, or has ended, by an answer that is not polled.
@@ -373,6 +394,9 @@ impl<P: Protocol> ClientState<P> {
     fn may_ask(&self, call: Call) -> Result<Mode, Reason> {
         match self.asked_mode() {
             Mode::Closed => Err(Reason::Closed),
+            _ if self.is_stream_changing() => {
+                Err(Reason::Invalid(Invalid::new("nothing can be asked before the stream has changed")))
+            }
             mode => mode.asked(call).map(|_| mode).ok_or(Reason::NotAllowed(mode)),
         }
     }
@@ -453,6 +477,29 @@ impl<P: Protocol> ClientState<P> {
     pub fn receive_eof(&mut self) {
         if matches!(self.end, End::Open) {
             self.end = End::Eof;
+        }
+    }
+
+    /// The stream has been changed as the last answer allowed ([`Protocol::changes_stream`]): what is received from now on
+    /// came over the new one. Does nothing if no change was allowed.
+    ///
+    /// Call it before the new stream is spoken over, TLS' handshake included. Adapters give the state and the stream out,
+    /// and go on with the state over the new stream.
+    ///
+    /// # Errors
+    /// [`Error::Injected`], and the connection is over, if anything was received behind that answer; or why it was over
+    /// already.
+    pub fn stream_changed(&mut self) -> Result<(), Error> {
+        if self.expect == Expect::NewStream && matches!(self.end, End::Open) {
+            if self.lines.unread().is_empty() {
+                self.expect = Expect::Begin;
+            } else {
+                self.finish(Some(Error::Injected));
+            }
+        }
+        match &self.end {
+            End::Over(Some(error)) => Err(error.clone()),
+            End::Open | End::Eof | End::Over(None) | End::Told => Ok(()),
         }
     }
 
@@ -577,6 +624,7 @@ impl<P: Protocol> ClientState<P> {
                     }
                 },
                 (Ok(None), Some(_)) => self.end_of_stream(),
+                (Ok(Some(_)) | Err(_), _) if self.expect == Expect::NewStream => self.finish(Some(Error::Injected)),
                 (Ok(Some(span)), ends_at) => match self.decode(span, ends_at.unwrap_or(self.received)) {
                     Ok(Some(event)) => return Ok(Some(event)),
                     Ok(None) => {}
@@ -599,6 +647,11 @@ impl<P: Protocol> ClientState<P> {
     fn find_frame(&mut self) -> Result<Option<Span>, LineTooLong> {
         match self.expect {
             Expect::Begin | Expect::Line { .. } => self.lines.find_line(),
+            // Whatever it is.
+            Expect::NewStream => {
+                let octets = self.lines.unread().len();
+                Ok((octets > 0).then_some(Span { content: octets, total: octets }))
+            }
             Expect::Raw { octets, .. } => {
                 Ok((self.lines.unread().len() >= octets).then_some(Span { content: octets, total: octets }))
             }
@@ -693,8 +746,8 @@ impl<P: Protocol> ClientState<P> {
             Decoded::Greeting if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Greeting) => {
                 (Read::Answer, 0)
             }
-            Decoded::Continue if self.continuation(visible).is_some() => (Read::Answer, 0),
-            Decoded::Greeting | Decoded::Continue => (Read::Stray, 0),
+            Decoded::Continue | Decoded::Respond { .. } if self.continuation(visible).is_some() => (Read::Answer, 0),
+            Decoded::Greeting | Decoded::Continue | Decoded::Respond { .. } => (Read::Stray, 0),
             // Parts and signs of life are legal in every open mode, and keep it.
             Decoded::Part if visible > 0 => (Read::Answer, 0),
             Decoded::Part => (Read::Stray, 0),
@@ -738,6 +791,15 @@ impl<P: Protocol> ClientState<P> {
                 self.output.open_gate();
                 None
             }
+            Decoded::Respond { response } => {
+                // So what a server can make the machine hold is one response.
+                if !self.output.window().is_empty() {
+                    return Err(Fault::Violation("a challenge before what it answers was sent"));
+                }
+                let (at, octets) = (self.output.put_before_gate(&response), response.len() as u64);
+                self.queue.iter_mut().filter(|entry| entry.starts_at >= at).for_each(|entry| entry.starts_at += octets);
+                None
+            }
             Decoded::Notification(notification) => Some(Event::Notification(notification)),
             Decoded::PartNotification(notification) => {
                 self.begun += (expected.held() + span.total) as u64;
@@ -751,6 +813,11 @@ impl<P: Protocol> ClientState<P> {
                     _ => None,
                 };
                 let told = self.is_told(at);
+                if let Some(Entry { what: What::Request(note), .. }) = self.queue.get(at) {
+                    if self.protocol.changes_stream(note) {
+                        self.expect = Expect::NewStream;
+                    }
+                }
                 if let Some(left) = self.answer(at, id) {
                     self.second = told.then_some(Second::Reply { id, reply });
                     return Ok(Some(left));
@@ -908,7 +975,7 @@ impl<P: Protocol> ClientState<P> {
 
     fn end_of_stream(&mut self) {
         let octets = self.begun + (self.expect.held() + self.lines.unread().len()) as u64;
-        let whole = octets == 0 && self.expect == Expect::Begin;
+        let whole = octets == 0 && matches!(self.expect, Expect::Begin | Expect::NewStream);
         self.finish(if whole { None } else { Some(Error::UnexpectedEof { octets }) });
     }
 

@@ -32,6 +32,9 @@ pub enum Error {
         /// The first octets of the frame that broke it.
         frame: Excerpt,
     },
+    /// Octets came behind the answer after which the stream was to be changed. Whoever put them there wanted them to be
+    /// taken for ones that came over the new stream. (STARTTLS: CVE-2011-0411)
+    Injected,
     /// An answer did not come within [`Timeouts::reply`](crate::Timeouts::reply).
     ReplyTimeout,
     /// Nothing was received for [`Timeouts::silence`](crate::Timeouts::silence), nor for as long again after the server
@@ -54,6 +57,7 @@ impl fmt::Display for Error {
             Error::LineTooLong(error) => write!(f, "the server sent {error}"),
             Error::AnswerTooLong { limit } => write!(f, "the server sent an answer of more than {limit} octets"),
             Error::GreetingRefused(line) => write!(f, "the server refused the connection: {line:?}"),
+            Error::Injected => f.write_str("octets were injected in front of the change of the stream"),
             Error::ReplyTimeout => f.write_str("the server did not answer in time"),
             Error::SilenceTimeout => f.write_str("the server has fallen silent"),
             Error::Violation { rule, frame } => write!(f, "the server broke the protocol: {rule}: {frame:?}"),

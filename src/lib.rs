@@ -106,6 +106,8 @@ mod protocol;
 mod queue;
 
 pub mod board;
+#[cfg(feature = "imap")]
+pub mod imap;
 #[cfg(feature = "mpd")]
 pub mod mpd;
 #[cfg(feature = "redis")]

@@ -148,6 +148,18 @@ impl Output {
         self.gates.pop_front();
     }
 
+    /// Puts octets in front of the first gate, or at the end: where they are.
+    pub(crate) fn put_before_gate(&mut self, octets: &[u8]) -> u64 {
+        let at = self.gates.front().map_or(self.end(), |gate| gate.at);
+        let index = self.head + self.relative(at);
+        self.buffer.splice(index..index, octets.iter().copied());
+        for gate in &mut self.gates {
+            gate.at += octets.len() as u64;
+            gate.end += octets.len() as u64;
+        }
+        at
+    }
+
     /// Drops what waits for `opener`, which was refused.
     pub(crate) fn drop_gated(&mut self, opener: Opener) -> Option<Dropped> {
         let Gate { at, end, .. } = *self.gates.iter().find(|gate| gate.opener == opener)?;

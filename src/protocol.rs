@@ -2,8 +2,9 @@
 
 use crate::output::Encoder;
 use crate::queue::{Entry, Inside, What};
-use crate::{Frame, Invalid, Limits, RequestId, Terminator};
+use crate::{Frame, Invalid, Limits, RequestId, Terminator, Timeouts};
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::{fmt, hash};
 
 /// One protocol: how requests and changes of mode are written, and what each frame means.
@@ -95,6 +96,9 @@ pub trait Protocol: Sized {
     /// What [`ClientState::new`](crate::ClientState::new) limits.
     const LIMITS: Limits = Limits::new();
 
+    /// What [`ClientState::new`](crate::ClientState::new) sets to be overdue; by default nothing is.
+    const TIMEOUTS: Timeouts = Timeouts::OFF;
+
     /// Whether the server speaks first. Nothing is sent before its greeting was read.
     const GREETING: bool = false;
 
@@ -114,6 +118,14 @@ pub trait Protocol: Sized {
     /// Whether the answer to this request may end the mode ([`Decoded::Reply`]). Until it is read the server may be in
     /// either mode, and what is asked must be allowed in both.
     fn may_end_mode(&self, note: &Self::Note) -> bool {
+        let _ = note;
+        false
+    }
+
+    /// Whether the answer to this request ends the stream as it is: what follows is spoken over another one, see
+    /// [`ClientState::stream_changed`](crate::ClientState::stream_changed). It is asked alone: while nothing else is
+    /// outstanding, and nothing is asked behind it before it is refused, or the stream has changed. (STARTTLS)
+    fn changes_stream(&self, note: &Self::Note) -> bool {
         let _ = note;
         false
     }
@@ -251,6 +263,12 @@ pub enum Decoded<P: Protocol> {
     Greeting,
     /// The server's go-ahead for the rest of a request, see [`Encoder::await_continuation`].
     Continue,
+    /// The server's challenge to a request whose rest waits for its continuation, and the octets of our response. They go
+    /// out in front of that rest, which waits on. (SASL)
+    Respond {
+        /// The response, whole lines.
+        response: Vec<u8>,
+    },
     /// The server rang.
     Notification(P::Notification),
     /// The server rang, and goes on about it: the stream must not end here. (MPD: the `changed:` lines before `OK`)
@@ -309,7 +327,7 @@ pub enum Fault {
 
 /// A length or a number of values as decimal digits, or a violation of this `rule`; one that fits no integer fits no limit
 /// either.
-#[cfg(any(feature = "mpd", feature = "redis"))]
+#[cfg(any(feature = "imap", feature = "mpd", feature = "redis"))]
 pub(crate) fn length(digits: &[u8], rule: &'static str) -> Result<u64, Fault> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Fault::Violation(rule));
@@ -437,7 +455,7 @@ impl<P: Protocol> fmt::Debug for Pending<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending")
             .field("inside", &self.inside)
-            .field("visible", &self.iter().collect::<alloc::vec::Vec<_>>())
+            .field("visible", &self.iter().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,8 @@ use crate::{Encoder, EnterAnswer, Error, LeaveAnswer, Mode, Protocol, RequestId,
 use alloc::boxed::Box;
 use core::{hash, time::Duration};
 
-/// When a connection is given up, and when its mode is renewed: each by itself, all off by default.
+/// When a connection is given up, and when its mode is renewed: each by itself, all off by default, unless the protocol
+/// knows better ([`Protocol::TIMEOUTS`]).
 ///
 /// Times are those of the caller's own monotonic clock; the machine reads none. A deadline is fixed by the first
 /// [`poll_timeout`](ClientState::poll_timeout) after what it is for, with the settings of that moment.
@@ -52,6 +53,11 @@ pub struct Timeouts {
     pub silence: Option<Duration>,
 }
 
+impl Timeouts {
+    /// Nothing is ever overdue.
+    pub const OFF: Timeouts = Timeouts { reply: None, refresh: None, silence: None };
+}
+
 /// The deadline of what is never due; no clock shows it.
 const NEVER: Duration = Duration::MAX;
 const LAST: Duration = NEVER.saturating_sub(Duration::from_nanos(1));
@@ -79,7 +85,7 @@ pub(super) struct Times {
 impl<P: Protocol> ClientState<P> {
     /// Sets what is overdue when. A deadline that is fixed already stays, unless its setting is turned off.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        if self.times.is_none() && timeouts == Timeouts::default() {
+        if self.times.is_none() && timeouts == Timeouts::OFF {
             return;
         }
         let times = self.times.get_or_insert_with(|| {
@@ -229,11 +235,11 @@ impl<P: Protocol> ClientState<P> {
         }
     }
 
-    /// Whether more may be asked without the caller: not while a gate holds something back, or the stream has not taken
-    /// what was asked last. So what the machine asks by itself is bounded, though no limit refuses it.
+    /// Whether more may be asked without the caller: not behind a gate, nor while the stream is to be changed, or has not
+    /// taken what was asked last. So what the machine asks by itself is bounded, though no limit refuses it.
     fn may_act(&self) -> bool {
         let own_until = self.times.as_ref().map_or(0, |times| times.own_until);
-        !self.is_gated() && self.output.written() >= own_until
+        self.output.first_gate().is_none() && !self.is_stream_changing() && self.output.written() >= own_until
     }
 
     /// Sends a probe if there is none on its way; whether there is one then.

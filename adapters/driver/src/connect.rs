@@ -19,11 +19,11 @@ pub struct Connect {
     connect_timeout: Option<Duration>,
     keepalive: Option<Duration>,
     limits: Option<Limits>,
-    timeouts: Timeouts,
+    timeouts: Option<Timeouts>,
 }
 
 impl Connect {
-    /// Without timeouts and keepalive, and with the protocol's own limits.
+    /// Without connect timeout and keepalive, and with the protocol's own limits and timeouts.
     pub fn new() -> Self {
         Self::default()
     }
@@ -47,9 +47,9 @@ impl Connect {
         self
     }
 
-    /// What is overdue when; all off by default.
+    /// Timeouts other than the protocol's own, which most have off.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
+        self.timeouts = Some(timeouts);
         self
     }
 
@@ -57,7 +57,9 @@ impl Connect {
     #[must_use]
     pub fn state<P: Protocol>(&self, protocol: P) -> ClientState<P> {
         let mut state = ClientState::with_limits(protocol, self.limits.unwrap_or(P::LIMITS));
-        state.set_timeouts(self.timeouts);
+        if let Some(timeouts) = self.timeouts {
+            state.set_timeouts(timeouts);
+        }
         state
     }
 
