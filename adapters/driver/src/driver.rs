@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -83,7 +84,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         self.backlog = events.max(1);
     }
 
-    /// Sets what is overdue when, see [`Timeouts`]; all off by default. A deadline that passes while no method waits is
+    /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. A deadline that passes while no method waits is
     /// seen to by the next one that does. That the mode is refreshed is not told: it keeps the id it was entered with.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.state.set_timeouts(timeouts);
@@ -207,17 +208,20 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         mut notified: impl FnMut(P::Notification),
     ) -> Result<P::Reply, P> {
         let id = self.begin(request)?;
-        let mut kept = VecDeque::new();
-        for event in self.kept.drain(..) {
-            match event {
-                Event::Notification(notification) => notified(notification),
-                other => kept.push_back(other),
-            }
-        }
-        self.kept = kept;
+        self.hand_out(&mut notified);
         let outcome = poll_fn(|cx| self.poll_outcome(cx, id, Some(&mut notified))).await?;
         self.taken(&outcome);
         self.reply(id, outcome)
+    }
+
+    /// Hands out the notifications that are kept.
+    fn hand_out(&mut self, mut notified: impl FnMut(P::Notification)) {
+        for event in mem::take(&mut self.kept) {
+            match event {
+                Event::Notification(notification) => notified(notification),
+                other => self.kept.push_back(other),
+            }
+        }
     }
 
     /// Waits for the answer to a request that was started, or whose call was given up.
@@ -367,6 +371,34 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// up again by [`outcome`](Self::outcome) and [`enter`](Self::enter). If the mode could not be entered again, the
     /// answer is returned all the same, and [`next_notification`](Self::next_notification) tells why.
     pub async fn ring(&mut self, request: P::Request) -> Result<P::Reply, P> {
+        let (id, enter) = self.begin_ring(request)?;
+        let outcome = poll_fn(|cx| self.poll_rung(cx, id, enter, None)).await?;
+        self.taken(&outcome);
+        self.reply(id, outcome)
+    }
+
+    /// As [`ring`](Self::ring), handing out the notifications that come meanwhile. (In IMAP the data that a command asks
+    /// for are notifications.)
+    ///
+    /// # Cancel safety
+    /// As [`ring`](Self::ring). Notifications handed out are the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ring_with(
+        &mut self,
+        request: P::Request,
+        mut notified: impl FnMut(P::Notification),
+    ) -> Result<P::Reply, P> {
+        let (id, enter) = self.begin_ring(request)?;
+        self.hand_out(&mut notified);
+        let outcome = poll_fn(|cx| self.poll_rung(cx, id, enter, Some(&mut notified))).await?;
+        self.taken(&outcome);
+        self.reply(id, outcome)
+    }
+
+    /// Leaves, asks and enters: the ids of the request and of the enter.
+    fn begin_ring(&mut self, request: P::Request) -> Result<(RequestId, RequestId), P> {
         let Some(subscription) = self.subscription.clone() else {
             return Err(self.not_entered());
         };
@@ -376,9 +408,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         };
         self.replace_call(id);
         self.asked_to_enter(enter, subscription);
-        let outcome = poll_fn(|cx| self.poll_rung(cx, id, enter)).await?;
-        self.taken(&outcome);
-        self.reply(id, outcome)
+        Ok((id, enter))
     }
 
     fn not_entered(&mut self) -> Error<P::Refusal> {
@@ -389,15 +419,21 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Waits for the outcome of a request and of the enter behind it. That of the request stays among the kept events until
-    /// there is nothing more to wait for.
-    fn poll_rung(&mut self, cx: &mut Context<'_>, id: RequestId, enter: RequestId) -> Poll<Result<Event<P>, P>> {
+    /// there is nothing more to wait for. Notifications are handed to `notified` if it is there.
+    fn poll_rung(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        enter: RequestId,
+        mut notified: Option<&mut dyn FnMut(P::Notification)>,
+    ) -> Poll<Result<Event<P>, P>> {
         while self.state.is_pending(id) || self.state.is_pending(enter) {
             // These two have places of their own.
             if self.kept.len() > self.backlog + 1 {
                 return Poll::Ready(Err(Error::BacklogFull { id: Some(id) }));
             }
             match ready!(self.poll_event(cx)).map_err(|error| error.waiting_for(id))? {
-                Some(event) => self.kept.push_back(event),
+                Some(event) => self.keep(event, &mut notified),
                 None => break,
             }
         }
@@ -587,13 +623,17 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             }
             match ready!(self.poll_event(cx)).map_err(|error| error.waiting_for(id))? {
                 Some(event) if outcome_of(&event) == Some(id) => return Poll::Ready(Ok(event)),
-                Some(Event::Notification(notification)) => match &mut notified {
-                    Some(notified) => notified(notification),
-                    None => self.kept.push_back(Event::Notification(notification)),
-                },
-                Some(other) => self.kept.push_back(other),
+                Some(other) => self.keep(other, &mut notified),
                 None => return Poll::Ready(Err(self.ended())),
             }
+        }
+    }
+
+    /// An event that is not waited for: a notification goes to `notified` if it is there, all else is kept.
+    fn keep(&mut self, event: Event<P>, notified: &mut Option<&mut dyn FnMut(P::Notification)>) {
+        match (event, notified) {
+            (Event::Notification(notification), Some(notified)) => notified(notification),
+            (event, _) => self.kept.push_back(event),
         }
     }
 
@@ -900,7 +940,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Nothing more is read: what becomes of all that is outstanding.
     pub(crate) fn abandon(&mut self) -> Vec<Event<P>> {
         self.state.receive_eof();
-        let mut events = Vec::from(std::mem::take(&mut self.kept));
+        let mut events = Vec::from(mem::take(&mut self.kept));
         events.extend(std::iter::from_fn(|| self.decode()));
         events
     }

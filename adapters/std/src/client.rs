@@ -165,7 +165,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
         self.driver.set_backlog(events);
     }
 
-    /// Sets what is overdue when, see [`Timeouts`]; all off by default. That the mode is refreshed is not told: it keeps
+    /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. That the mode is refreshed is not told: it keeps
     /// the id it was entered with.
     ///
     /// A call that waits on a [`Socket`](crate::Socket) sees to the deadlines that come meanwhile. Over any other stream
@@ -254,6 +254,15 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// [`next_notification`](Self::next_notification) tells why.
     pub fn ring(&mut self, request: P::Request) -> Result<P::Reply, P> {
         now(self.driver.ring(request))
+    }
+
+    /// As [`ring`](Self::ring), handing out the notifications that come meanwhile. (In IMAP the data that a command asks
+    /// for are notifications.)
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ring_with(&mut self, request: P::Request, notified: impl FnMut(P::Notification)) -> Result<P::Reply, P> {
+        now(self.driver.ring_with(request, notified))
     }
 
     /// Waits for the next notification, in any mode. `None` once the mode has ended and no notification is kept. It never

@@ -454,6 +454,28 @@ fn call_with_hands_out_what_came_before_and_meanwhile() {
 }
 
 #[test]
+fn ring_with_hands_out_more_than_is_kept() {
+    const NEWS: Step = Gives(b"notif: random\r\nnotif: random\r\nnotif: random\r\n");
+    let answers = Gives(b"OK\r\n1\r\nOK\r\nnotif: classified\r\n");
+    let mut client = acknowledged(&[Gives(b"OK\r\n"), NEWS, answers, TIMEOUT, Gives(b"OK\r\n2\r\nOK\r\n")]);
+    client.set_backlog(2);
+    client.notify().unwrap();
+    let mut seen = vec![];
+    let reply = client.ring_with(Request::Random, |notification| seen.push(notification)).unwrap();
+    assert_eq!((reply, client.state().mode()), (Reply::Random(1), Mode::Notification));
+    assert_eq!(seen, [Notification::Random, Notification::Random, Notification::Random]);
+    // What came behind it was in the same read.
+    assert_eq!(client.wait_notification().unwrap(), Some(Notification::Classified));
+    assert_eq!(client.stream().written, b"notif\r\nstop_notif\r\nrandom?\r\nnotif\r\n");
+
+    let Err(Error::TimedOut { id }) = client.ring_with(Request::Random, |_| panic!("nothing came")) else {
+        panic!("it must time out")
+    };
+    // Ended early, it goes on as a ring does.
+    assert_eq!(client.outcome(id.unwrap()).unwrap(), Reply::Random(2));
+}
+
+#[test]
 fn the_plain_layer_tells_everything() {
     let mut client = acknowledged(&[Gives(b"1\r\nOK\r\n"), Gives(b"notif: random\r\nOK\r\nx\r\n"), Ends]);
     let random = client.start(Request::Random).unwrap();

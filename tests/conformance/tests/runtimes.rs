@@ -95,7 +95,8 @@ async fn talk<T: Transport + Send>(client: &mut Driver<Board, T>) {
     }
     assert_eq!(seen, [Notification::Random]);
 
-    client.ring(Request::Random).await.unwrap();
+    is_send(client.ring(Request::Random)).await.unwrap();
+    is_send(client.ring_with(Request::Random, |_| {})).await.unwrap();
     let mut fetch = Fetch { left: 5, fetched: vec![] };
     is_send(client.run_with(&mut fetch)).await.unwrap();
     assert_eq!(fetch.fetched.len(), 5);
