@@ -67,19 +67,19 @@
 //! 11. **Cancellation.** A call of an adapter that is given up at any point loses, repeats and reorders nothing.
 //! 12. **No injection.** No value a caller passes puts an extra line or word on the wire.
 //!
-//! # Three protocols, one machine
-//! | | the notice board | MPD | Redis |
-//! |---|---|---|---|
-//! | module | [`board`] | `mpd`, with the feature of this name | `redis`, with the feature of this name |
-//! | enter | `notif` | `idle` | `SUBSCRIBE`, `PSUBSCRIBE`, `MONITOR` |
-//! | confirmed | once all before it is answered, or by `OK` | once all before it is answered | by a frame for each name; one error refuses all |
-//! | a ring | `notif: random` | `changed: mixer` | `message news hello` |
-//! | the server ends the mode | never | after each group of changes, by `OK` | with the last channel that a request unsubscribes |
-//! | leave | `stop_notif` | `noidle` | `UNSUBSCRIBE` and `PUNSUBSCRIBE` |
-//! | confirmed | by the next answer, or by `OK` | by the late answer of `idle`; it has none of its own | by a frame for each name that is held when the first is read, at least two |
-//! | the race at the way out | a notification crosses `stop_notif` | the end of the mode crosses `noidle` | messages cross `UNSUBSCRIBE`, and answers behind it may look like messages |
-//! | how it is met | what a line means is judged by what has been read, not by what was asked | one `OK` for both: it ends the mode, and the `noidle` that the server ignores is forgotten | a frame is a message until the last confirmation is read, and an answer from then on |
-//! | what happens while it is left | is rung for when it is entered again | is rung for when it is entered again | is lost: ask in the mode what it allows, and the rest over another connection |
+//! # Four protocols, one machine
+//! | | the notice board | MPD | IMAP | Redis |
+//! |---|---|---|---|---|
+//! | module | [`board`] | `mpd`, with the feature of this name | `imap`, with the feature of this name | `redis`, with the feature of this name |
+//! | enter | `notif` | `idle` | `IDLE` | `SUBSCRIBE`, `PSUBSCRIBE`, `MONITOR` |
+//! | confirmed | once all before it is answered, or by `OK` | once all before it is answered | by `+`; `NO` and `BAD` refuse it | by a frame for each name; one error refuses all |
+//! | a ring | `notif: random` | `changed: mixer` | `* 4 EXISTS` | `message news hello` |
+//! | the server ends the mode | never | after each group of changes, by `OK` | seldom, by the late answer of `IDLE` | with the last channel that a request unsubscribes |
+//! | leave | `stop_notif` | `noidle` | `DONE` | `UNSUBSCRIBE` and `PUNSUBSCRIBE` |
+//! | confirmed | by the next answer, or by `OK` | by the late answer of `idle`; it has none of its own | by the late answer of `IDLE` | by a frame for each name that is held when the first is read, at least two |
+//! | the race at the way out | a notification crosses `stop_notif` | the end of the mode crosses `noidle` | the wish to leave comes before `+`, and data cross `DONE` | messages cross `UNSUBSCRIBE`, and answers behind it may look like messages |
+//! | how it is met | what a line means is judged by what has been read, not by what was asked | one `OK` for both: it ends the mode, and the `noidle` that the server ignores is forgotten | the wish is remembered until there is a `+`; data are told in every mode, and answers go by their tags | a frame is a message until the last confirmation is read, and an answer from then on |
+//! | what happens while it is left | is rung for when it is entered again | is rung for when it is entered again | is told with whatever is asked next | is lost: ask in the mode what it allows, and the rest over another connection |
 //!
 //! # The pieces
 //! - [`ClientState`]: the machine. [`Event`] and [`Error`] are what it tells, [`Mode`] holds its transition table, and

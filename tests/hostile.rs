@@ -1,7 +1,8 @@
-//! Servers of MPD and Redis that mean harm: what they can make the machine hold, and how it ends.
+//! Servers of MPD, IMAP and Redis that mean harm: what they can make the machine hold, and how it ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
+use sonnette::imap::{self, Imap};
 use sonnette::mpd::{self, Mpd};
 use sonnette::redis::{self, MAX_DEPTH, Redis, Subscription};
 use sonnette::{ClientState, Error, Event, Limits, LineTooLong, Protocol};
@@ -17,7 +18,7 @@ fn suffer<P: Protocol>(mut state: ClientState<P>, begin: &[u8], again: &[u8]) ->
     chunk.shrink_to_fit();
     let mut end = Ok(());
     let taken = allocation_counter::measure(|| {
-        for octets in iter::once(begin).chain(iter::repeat_n(&chunk[..], 2_000)) {
+        for octets in iter::once(begin).chain(iter::repeat_n(&chunk[..], 60)) {
             state.receive(octets);
             loop {
                 match state.poll_event() {
@@ -55,6 +56,20 @@ fn mpd() -> ClientState<Mpd> {
     state
 }
 
+const GREETING: &str = "* OK ready\r\n";
+
+fn imap() -> ClientState<Imap> {
+    let mut state = ClientState::with_limits(Imap::new(), LIMITS);
+    state.request(imap::Command::noop()).unwrap();
+    state
+}
+
+fn idling() -> ClientState<Imap> {
+    let mut state = ClientState::with_limits(Imap::new(), LIMITS);
+    state.enter(()).unwrap();
+    state
+}
+
 /// What an answer may take, as often as a vector that grows may have it at once; and what was read.
 const MOST: u64 = 3 * 1024 * 1024 + 4 * READ as u64;
 
@@ -77,6 +92,16 @@ fn lengths_and_counts_are_judged_when_they_are_announced() {
         let (end, most) = suffer(mpd(), format!("OK MPD 0.23.5\nbinary: {announced}\n").as_bytes(), b"x");
         assert_eq!(end, too_long(), "{announced}");
         assert!(most < 4 * READ as u64, "{announced}: {most}");
+    }
+    for announced in ["9223372036854775808", "18446744073709551616", "1048576", "00001048576"] {
+        for begin in ["* ", "* 1 FETCH (BODY[] ", "* 1 FETCH (BODY[] {1}\r\na", "* 1 FETCH (BINARY[] ~"] {
+            for (state, entered) in [(imap(), ""), (idling(), ""), (idling(), "+ idling\r\n")] {
+                let begin = format!("{GREETING}{entered}{begin}{{{announced}}}\r\n");
+                let (end, most) = suffer(state, begin.as_bytes(), b"x");
+                assert_eq!(end, too_long(), "{begin}");
+                assert!(most < 4 * READ as u64, "{begin}: {most}");
+            }
+        }
     }
 }
 
@@ -109,6 +134,12 @@ fn lines_that_never_end() {
         assert_eq!(end, too_long, "{begin}");
         assert!(most < 4 * READ as u64, "{begin}: {most}");
     }
+    for begin in ["", "*", "* OK [CAPABILITY", "A2 OK", "+ ", "* BYE", "* 1 FETCH", "* x {1}\r\na"] {
+        let begin = if begin.is_empty() { "".into() } else { format!("{GREETING}{begin}") };
+        let (end, most) = suffer(imap(), begin.as_bytes(), b"1");
+        assert_eq!(end, too_long, "{begin}");
+        assert!(most < 4 * READ as u64, "{begin}: {most}");
+    }
 }
 
 #[test]
@@ -123,6 +154,12 @@ fn answers_that_never_end() {
         let (end, most) = suffer(mpd(), b"OK MPD 0.23.5\n", lines.as_bytes());
         assert_eq!(end, too_long(), "{lines:?}");
         assert!(most < MOST, "{lines:?}: {most}");
+    }
+    for literals in [" {0}\r\n", " {1}\r\na", " {100}\r\n"] {
+        let literals = format!("{literals}{}", "x".repeat(if literals.contains("100") { 100 } else { 0 }));
+        let (end, most) = suffer(imap(), format!("{GREETING}*{literals}").as_bytes(), literals.as_bytes());
+        assert_eq!(end, too_long(), "{literals:?}");
+        assert!(most < MOST, "{literals:?}: {most}");
     }
     let (end, _) = suffer(mpd(), b"OK MPD 0.23.5\n", b"binary: 0\n\n");
     assert!(matches!(end, Err(Error::Violation { .. })), "{end:?}");
@@ -141,9 +178,34 @@ fn pushes_that_never_end() {
         assert_eq!(end, Ok(()));
         assert!(most < 4 * READ as u64, "{most}");
     }
+    for pushed in [
+        "* 1 EXISTS\r\n",
+        "* OK Still here\r\n",
+        "* OK [CAPABILITY A B C] x\r\n",
+        "* CAPABILITY A B C\r\n",
+        "* BYE x\r\n",
+        "* 1 FETCH (BODY[] {3}\r\nabc)\r\n",
+        "DONE BAD x\r\n",
+    ] {
+        for (state, entered) in [(imap(), ""), (idling(), ""), (idling(), "+ idling\r\n")] {
+            let (end, most) = suffer(state, format!("{GREETING}{entered}").as_bytes(), pushed.as_bytes());
+            assert_eq!(end, Ok(()));
+            assert!(most < 4 * READ as u64, "{pushed}: {most}");
+        }
+    }
     // A confirmation that nobody asked for is none.
     let (end, _) = suffer(subscribed(), begin, begin);
     assert!(matches!(end, Err(Error::Violation { .. })), "{end:?}");
+}
+
+/// Nobody reads our responses, and challenges come all the same.
+#[test]
+fn challenges_that_never_end() {
+    let mut state = ClientState::with_limits(Imap::new(), LIMITS);
+    state.request(imap::Command::authenticate(imap::XOAuth2::new("user", "token"))).unwrap();
+    let (end, most) = suffer(state, GREETING.as_bytes(), b"+ YWJj\r\n");
+    assert!(matches!(end, Err(Error::Violation { .. })), "{end:?}");
+    assert!(most < 4 * READ as u64, "{most}");
 }
 
 /// By the limits of each, 60 MB are refused when they are announced; where more is allowed, they are taken without a copy

@@ -11,6 +11,7 @@ use sonnette::imap::{
     XOAuth2,
 };
 use sonnette::{ClientState, Error, Event, Invalid, Limits, Mode, Reason};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 const GREETING: &str = "* OK [CAPABILITY IMAP4rev1 SASL-IR IDLE STARTTLS LITERAL+] ready";
@@ -497,6 +498,7 @@ fn notifications() {
         ("* OK [ALERT] careful", Condition::Ok, Some("ALERT"), "careful"),
         ("* NO disk full", Condition::No, None, "disk full"),
         ("* BAD", Condition::Bad, None, ""),
+        ("* OK [UIDNEXT 4] next", Condition::Ok, Some("UIDNEXT 4"), "next"),
         ("* OK [still here", Condition::Ok, None, "[still here"),
         ("* OK [X] Still here", Condition::Ok, Some("X"), "Still here"),
     ] {
@@ -504,6 +506,7 @@ fn notifications() {
         let Ok(Some(Event::Notification(Notification::Status(status)))) = state.poll_event() else { panic!("{line}") };
         assert_eq!((status.condition(), status.text()), (condition, text.as_bytes()));
         assert_eq!(status.code(), code.map(str::as_bytes));
+        assert_eq!(status.code_number("uidnext"), line.contains("UIDNEXT").then_some(4));
     }
 }
 
@@ -614,4 +617,65 @@ fn limits_count_what_is_announced() {
         say(&mut state, &format!("* x {{{octets}}}"));
         assert_eq!(state.poll_event(), end);
     }
+}
+
+/// A server with many messages, each of some octets, which says all of them as fast as it is read.
+struct Mailbox {
+    messages: u32,
+    body: String,
+    said: Vec<u8>,
+    next: u32,
+}
+
+impl Read for Mailbox {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.said.len() < buffer.len() && self.next <= self.messages + 1 {
+            let line = match self.next {
+                0 => "* OK ready\r\n".into(),
+                next if next > self.messages => "A2 OK done\r\n".into(),
+                next => format!("* {next} FETCH (UID {next} BODY[] {{{}}}\r\n{})\r\n", self.body.len(), self.body),
+            };
+            self.said.extend_from_slice(line.as_bytes());
+            self.next += 1;
+        }
+        let octets = self.said.len().min(buffer.len());
+        buffer[..octets].copy_from_slice(&self.said[..octets]);
+        self.said.drain(..octets);
+        Ok(octets)
+    }
+}
+
+impl Write for Mailbox {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// 20 MB, of which no more is held at once than the limit, a read, and what vectors that grow take beside.
+#[test]
+fn a_mailbox_of_five_thousand_messages_is_fetched_in_the_memory_of_one() {
+    const ANSWER: usize = 8 * 1024;
+    let body = "A2 OK fake\r\n".repeat(340);
+    let server = Mailbox { messages: 5_000, body: body.clone(), said: Vec::with_capacity(256 * 1024), next: 0 };
+    let state = ClientState::with_limits(Imap::new(), Limits::new().with_answer(ANSWER));
+    let mut client = sonnette_std::Client::with_state(state, server);
+    let mut seen = 0;
+    let taken = allocation_counter::measure(|| {
+        client
+            .call_with(Command::fetch("1:*", "(UID BODY.PEEK[])"), |notification| {
+                let Notification::Fetch { message, data } = notification else { panic!("{notification:?}") };
+                seen += 1;
+                assert_eq!(message, seen);
+                assert_eq!(
+                    data.len(),
+                    format!("{seen} FETCH (UID {seen} BODY[] {{{}}}\r\n)", body.len()).len() + body.len()
+                );
+            })
+            .unwrap();
+    });
+    assert_eq!(seen, 5_000);
+    assert!(taken.bytes_max < 2 * (ANSWER as u64 + 2 * 64 * 1024), "{}", taken.bytes_max);
 }

@@ -4,8 +4,47 @@
 pub mod session;
 
 use session::Spoken;
+use sonnette::Invalid;
+use sonnette::imap::{self, Imap, Responder};
 use sonnette::mpd::{self, Mpd, Subsystem};
 use sonnette::redis::{self, Redis, Subscription};
+use std::sync::LazyLock;
+
+/// Answers each challenge by as many octets as there were challenges, but the fourth.
+struct Steps;
+
+impl Responder for Steps {
+    fn mechanism(&self) -> &str {
+        "STEPS"
+    }
+
+    fn initial(&self) -> Result<Option<Vec<u8>>, Invalid> {
+        Ok(Some(b"i".to_vec()))
+    }
+
+    fn respond(&self, challenges: &[bytes::Bytes]) -> Option<Vec<u8>> {
+        (challenges.len() < 4).then(|| vec![b'r'; challenges.len()])
+    }
+}
+
+/// Responders are equal if they are the same one.
+static LOGIN: LazyLock<imap::Command> = LazyLock::new(|| imap::Command::authenticate(Steps));
+
+impl Spoken for Imap {
+    fn request(kind: u8) -> imap::Command {
+        match kind {
+            0 => imap::Command::noop(),
+            1 => imap::Command::login("a", "b c"),
+            2 => imap::Command::append("x", "", "yz").literal("0"),
+            3 => imap::Command::starttls(),
+            4 => LOGIN.clone(),
+            5 => imap::Command::new("IDLE"),
+            _ => imap::Command::append("x", "", "yz").synchronising(),
+        }
+    }
+
+    fn subscription(_: u8) {}
+}
 
 impl Spoken for Mpd {
     fn request(kind: u8) -> mpd::Request {

@@ -77,6 +77,12 @@ impl Status {
         word.eq_ignore_ascii_case(name.as_bytes()).then_some(rest)
     }
 
+    /// Likewise, as a number: `UIDNEXT`, `UIDVALIDITY`, `UNSEEN`, `HIGHESTMODSEQ`.
+    #[must_use]
+    pub fn code_number(&self, name: &str) -> Option<u64> {
+        decimal(self.code_named(name)?)
+    }
+
     /// What is behind the code: for people.
     #[must_use]
     pub fn text(&self) -> &[u8] {
@@ -125,7 +131,7 @@ impl Data {
     /// It is not of IMAP4rev1 or the extensions that `imap_codec` knows. The octets are still here.
     pub fn parse(&self) -> Result<response::Data<'_>, Unparsed> {
         match ResponseCodec::default().decode(&self.line) {
-            Ok((rest, Response::Data(data))) if rest.is_empty() => Ok(data),
+            Ok(([], Response::Data(data))) => Ok(data),
             _ => Err(Unparsed),
         }
     }

@@ -12,20 +12,15 @@
 mod print;
 
 use clap::Parser;
-use percent_encoding::percent_decode_str;
 use print::{Stop, printable, say};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
 use sonnette::redis::{Command, Notification, Redis, ServerError, Subscription};
-use sonnette_std::{Client, Error, Interrupter, Socket};
-use sonnette_tls::client_config;
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use sonnette_std::{Client, Error};
+use sonnette_tls::{Stream, Url, client_config};
+use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::Duration;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -48,53 +43,35 @@ struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Server {
     tls: bool,
-    user: Option<String>,
-    password: Option<String>,
+    /// User and password.
+    login: Option<(String, String)>,
     host: String,
     port: u16,
 }
 
 impl FromStr for Server {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        const WRONG: &str = "it must be HOST:PORT, redis://[[USER]:PASSWORD@]HOST[:PORT] or rediss://...";
-        let (tls, rest, is_url) = match text.split_once("://") {
-            None => (false, text, false),
-            Some(("redis", rest)) => (false, rest, true),
-            Some(("rediss", rest)) => (true, rest, true),
-            Some(_) => return Err(WRONG),
+        let wrong = |why| format!("it must be HOST:PORT, redis://[[USER]:PASSWORD@]HOST[:PORT] or rediss://...: {why}");
+        let is_url = text.contains("://");
+        let url = if is_url { text.to_owned() } else { format!("redis://{text}") };
+        let url: Url = url.parse().map_err(wrong)?;
+        let tls = match &*url.scheme {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(wrong("another scheme")),
         };
+        let login = match (url.user, url.password) {
+            (None, None) => None,
+            (Some(user), Some(password)) if is_url => Some((user, password)),
+            _ => return Err(wrong("a user without a password")),
+        };
+        let port = url.port.or(is_url.then_some(6379)).ok_or_else(|| wrong("no port"))?;
         // A database has no channels of its own.
-        let rest = if is_url { rest.split_once('/').map_or(rest, |(rest, _)| rest) } else { rest };
-        let (login, address) = rest.rsplit_once('@').filter(|_| is_url).map_or((None, rest), |(l, a)| (Some(l), a));
-        let decode = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
-        let (user, password) = match login {
-            None => (None, None),
-            Some(login) => {
-                let (user, password) = login.split_once(':').ok_or(WRONG)?;
-                (Some(decode(user).ok_or(WRONG)?), Some(decode(password).ok_or(WRONG)?))
-            }
-        };
-        // The last colon, unless it is inside an IPv6 address.
-        let (host, port) = match address.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
-            Some((host, port)) => (host, port.parse().map_err(|_| WRONG)?),
-            None if is_url => (address, 6379),
-            None => return Err(WRONG),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err(WRONG);
-        }
-        Ok(Server { tls, user: user.filter(|user| !user.is_empty()), password, host, port })
+        Ok(Server { tls, login, host: url.host, port })
     }
 }
-
-/// A server that does not even accept for so long is as good as none.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Nor is one that does not answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     match watch(&Options::parse()) {
@@ -109,72 +86,32 @@ fn main() -> ExitCode {
 
 fn watch(options: &Options) -> Result<()> {
     let Server { host, port, .. } = &options.server;
-    let socket = connect(host, *port).map_err(|error| format!("cannot connect to {host}:{port}: {error}"))?;
-    let interrupter = socket.interrupter();
-    if !options.server.tls {
-        let mut client = Client::new(Redis::new(), socket);
-        session(&mut client, options, interrupter, |socket| socket)?;
-        return ended(client.leave().and_then(|()| client.close()));
+    let mut stream =
+        Stream::connect(host, *port).map_err(|error| format!("cannot connect to {host}:{port}: {error}"))?;
+    if options.server.tls {
+        stream = stream.encrypt(host, client_config(options.ca.as_deref())?)?;
     }
-    let config = client_config(options.ca.as_deref()).map_err(|error| match &options.ca {
-        Some(path) => format!("cannot use {}: {error}", path.display()),
-        None => format!("cannot use the certificates of the platform: {error}"),
-    })?;
-    let connection = ClientConnection::new(config, ServerName::try_from(host.clone())?)?;
-    let mut client = Client::new(Redis::new(), StreamOwned::new(connection, socket));
-    session(&mut client, options, interrupter, |stream| &mut stream.sock)?;
+    let interrupter = stream.socket().interrupter();
+    ctrlc::set_handler(move || interrupter.interrupt())?;
+    let mut client = Client::new(Redis::new(), stream);
+    ended(subscribe(&mut client, options))?;
+    client.stream_mut().wait_for_ever()?;
+    ended(listen(&mut client, options.count))?;
     ended(client.leave())?;
-    let (_, mut stream, _) = client.into_parts();
-    stream.conn.send_close_notify();
-    // A server that is gone needs no goodbye.
-    let _ = stream.conn.write_tls(&mut stream.sock);
+    let (_, stream, _) = client.into_parts();
+    stream.close();
     Ok(())
 }
 
-fn connect(host: &str, port: u16) -> io::Result<Socket> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                let mut socket = Socket::from(stream);
-                socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-                return Ok(socket);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn session<S: Read + Write>(
-    client: &mut Client<Redis, S>,
-    options: &Options,
-    interrupter: Interrupter,
-    socket: impl FnOnce(&mut S) -> &mut Socket,
-) -> Result<()> {
-    ctrlc::set_handler(move || interrupter.interrupt())?;
-    ended(subscribe(client, options))?;
-    // For a message there is no hurry.
-    socket(client.stream_mut()).set_read_timeout(None)?;
-    ended(listen(client, options.count))
-}
-
-fn subscribe<S: Read + Write>(
-    client: &mut Client<Redis, S>,
-    options: &Options,
-) -> std::result::Result<(), Stop<ServerError>> {
-    if let Some(password) = &options.server.password {
-        client.call(Command::auth(options.server.user.as_deref(), password))?;
+fn subscribe(client: &mut Client<Redis, Stream>, options: &Options) -> std::result::Result<(), Stop<ServerError>> {
+    if let Some((user, password)) = &options.server.login {
+        client.call(Command::auth(Some(&**user).filter(|user| !user.is_empty()), password))?;
     }
     client.enter(Subscription::channels(&options.channels))?;
     Ok(())
 }
 
-fn listen<S: Read + Write>(
-    client: &mut Client<Redis, S>,
-    count: Option<NonZeroU64>,
-) -> std::result::Result<(), Stop<ServerError>> {
+fn listen(client: &mut Client<Redis, Stream>, count: Option<NonZeroU64>) -> std::result::Result<(), Stop<ServerError>> {
     let mut messages = 0;
     while count.is_none_or(|count| messages < count.get()) {
         match client.next_notification()? {
@@ -205,21 +142,19 @@ mod tests {
 
     #[test]
     fn servers() {
-        let server = |tls, user: Option<&str>, password: Option<&str>, host: &str, port| {
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            Ok(Server { tls, user: owned(user), password: owned(password), host: host.into(), port })
+        let server = |tls, login: Option<(&str, &str)>, host: &str, port| {
+            let login = login.map(|(user, password)| (user.into(), password.into()));
+            Ok(Server { tls, login, host: host.into(), port })
         };
         for (text, expected) in [
-            ("localhost:1", server(false, None, None, "localhost", 1)),
-            ("[::1]:6379", server(false, None, None, "::1", 6379)),
-            ("redis://localhost", server(false, None, None, "localhost", 6379)),
-            ("redis://[::1]/3", server(false, None, None, "::1", 6379)),
-            ("rediss://:p%40ss@host:7/0", server(true, None, Some("p@ss"), "host", 7)),
-            ("rediss://user:a:b@host", server(true, Some("user"), Some("a:b"), "host", 6379)),
+            ("localhost:1", server(false, None, "localhost", 1)),
+            ("[::1]:6379", server(false, None, "::1", 6379)),
+            ("redis://localhost", server(false, None, "localhost", 6379)),
+            ("rediss://:p%40ss@host:7/0", server(true, Some(("", "p@ss")), "host", 7)),
         ] {
             assert_eq!(text.parse(), expected, "{text}");
         }
-        for text in ["", "host", ":1", "host:x", "http://host:1", "redis://", "redis://user@host", "host:99999"] {
+        for text in ["", "host", ":1", "host:x", "http://host:1", "redis://", "redis://user@host", "a:b@host:1"] {
             assert!(text.parse::<Server>().is_err(), "{text}");
         }
     }

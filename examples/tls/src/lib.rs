@@ -1,4 +1,9 @@
-//! What a client and a server of the notice board need for TLS: whom to trust, a certificate, and a loop.
+//! What a client and a server of the notice board need for TLS: whom to trust, a certificate, and a loop. And what the
+//! examples for real servers share.
+
+mod stream;
+
+pub use stream::{Stream, Url};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -21,6 +26,13 @@ const READ: usize = 4 * 1024;
 /// # Errors
 /// Those of the file, and of what is in it.
 pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Box<dyn Error + Send + Sync>> {
+    trusting(ca).map_err(|error| match ca {
+        Some(path) => format!("cannot use {}: {error}", path.display()).into(),
+        None => format!("cannot use the certificates of the platform: {error}").into(),
+    })
+}
+
+fn trusting(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Box<dyn Error + Send + Sync>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = match ca {

@@ -6,9 +6,10 @@
 use core::panic::PanicInfo;
 use dlmalloc::GlobalDlmalloc;
 use sonnette::board::{Board, Notification, Reply, Request};
+use sonnette::imap::Imap;
 use sonnette::mpd::Mpd;
 use sonnette::redis::Redis;
-use sonnette::{ClientState, Event, Protocol};
+use sonnette::{ClientState, Event, Protocol, imap};
 
 #[global_allocator]
 static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
@@ -20,7 +21,17 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 
 /// The other protocols, so that they are in the library.
 #[used]
-static OTHERS: [extern "C" fn(&Segment) -> usize; 2] = [events::<Mpd>, events::<Redis>];
+static OTHERS: [extern "C" fn(&Segment) -> usize; 4] = [events::<Imap>, events::<Mpd>, events::<Redis>, data];
+
+/// How many data a parser understands.
+extern "C" fn data(segment: &Segment) -> usize {
+    let mut state = ClientState::new(Imap::new());
+    state.receive(&segment.octets);
+    let events = core::iter::from_fn(|| state.poll_event().ok().flatten());
+    events
+        .filter(|event| matches!(event, Event::Notification(imap::Notification::Other(data)) if data.parse().is_ok()))
+        .count()
+}
 
 /// How many events there are.
 extern "C" fn events<P: Protocol + Default>(segment: &Segment) -> usize {

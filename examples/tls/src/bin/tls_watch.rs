@@ -57,10 +57,7 @@ fn main() -> ExitCode {
 fn watch(options: &Options) -> Result<()> {
     let (host, _) = options.address.rsplit_once(':').ok_or("the address must be HOST:PORT")?;
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-    let config = client_config(options.ca.as_deref()).map_err(|error| match &options.ca {
-        Some(path) => format!("cannot use {}: {error}", path.display()),
-        None => format!("cannot use the certificates of the platform: {error}"),
-    })?;
+    let config = client_config(options.ca.as_deref())?;
     match options.runtime {
         Runtime::Std => on_std(options, config, name),
         Runtime::Smol => async_io::block_on(on_smol(options, config, name)),
