@@ -16,6 +16,8 @@
 //! after `DONE`, also while nobody waits for them. Which of them belong to a request the protocol does not say: flags that
 //! were fetched, and flags that somebody has changed, look alike.
 //!
+//! Over a connection that many share they go to the subscribers, whoever has asked.
+//!
 //! The race at the way out: the client wants to leave before the server has said `+`. RFC 2177 answers a continuation with
 //! `DONE`, so the wish is remembered until there is one, and is forgotten if the IDLE is refused instead. Leaving, the next
 //! command and the next IDLE go out in one write. A server that ends the IDLE by itself while `DONE` is on its way takes that

@@ -314,18 +314,7 @@ fn encode_word(word: &str, out: &mut Encoder<'_>) -> Result<(), Invalid> {
         out.put(word.as_bytes());
         return Ok(());
     }
-    out.put(b"\"");
-    for piece in word.as_bytes().split_inclusive(|octet| matches!(octet, b'"' | b'\\')) {
-        match piece.split_last() {
-            Some((special @ (b'"' | b'\\'), text)) => {
-                out.put_text(text)?;
-                out.put(&[b'\\', *special]);
-            }
-            _ => out.put_text(piece)?,
-        }
-    }
-    out.put(b"\"");
-    Ok(())
+    out.put_quoted(word.as_bytes())
 }
 
 /// A password is not shown.

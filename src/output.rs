@@ -242,6 +242,25 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
+    /// Writes a caller's value between double quotes, each `"` and `\` in it behind a `\`: as MPD and IMAP have it.
+    ///
+    /// # Errors
+    /// As [`put_text`](Self::put_text).
+    pub fn put_quoted(&mut self, text: &[u8]) -> Result<(), Invalid> {
+        self.put(b"\"");
+        for piece in text.split_inclusive(|octet| matches!(octet, b'"' | b'\\')) {
+            match piece.split_last() {
+                Some((special @ (b'"' | b'\\'), before)) => {
+                    self.put_text(before)?;
+                    self.put(&[b'\\', *special]);
+                }
+                _ => self.put_text(piece)?,
+            }
+        }
+        self.put(b"\"");
+        Ok(())
+    }
+
     /// What follows waits for the server's continuation ([`Decoded::Continue`](crate::Decoded::Continue)), and is
     /// dropped if the request is refused instead: an IMAP synchronising literal (RFC 3501 section 4.3). Has no effect
     /// in the encoding of a leave, which cannot be refused.

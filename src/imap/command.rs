@@ -305,18 +305,7 @@ fn encode_text(text: &[u8], literals: Literals, out: &mut Encoder<'_>) -> Result
         out.put(text);
         return Ok(());
     }
-    out.put(b"\"");
-    for piece in text.split_inclusive(|octet| matches!(octet, b'"' | b'\\')) {
-        match piece.split_last() {
-            Some((special @ (b'"' | b'\\'), before)) => {
-                out.put_text(before)?;
-                out.put(&[b'\\', *special]);
-            }
-            _ => out.put_text(piece)?,
-        }
-    }
-    out.put(b"\"");
-    Ok(())
+    out.put_quoted(text)
 }
 
 fn encode_literal(octets: &[u8], literals: Literals, out: &mut Encoder<'_>) -> Result<(), Invalid> {

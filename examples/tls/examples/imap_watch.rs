@@ -19,7 +19,7 @@ use sonnette::imap::imap_types::envelope::{Address, Envelope};
 use sonnette::imap::imap_types::fetch::MessageDataItem;
 use sonnette::imap::{Command, Data, Imap, Notification, Plain, Status};
 use sonnette_std::{Client, Error};
-use sonnette_tls::{Stream, Url, client_config};
+use sonnette_tls::{Stream, Url, client_config, exit};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -85,14 +85,7 @@ impl FromStr for Server {
 }
 
 fn main() -> ExitCode {
-    match watch(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody may be reading it.
-            let _ = writeln!(io::stderr(), "imap_watch: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit("imap_watch", watch(&Options::parse()))
 }
 
 fn watch(options: &Options) -> Result<()> {
@@ -118,6 +111,10 @@ fn watch(options: &Options) -> Result<()> {
         (&watched, client.state().protocol().bye())
     {
         return Err(format!("the server closed the connection: {}", printable(bye.text())).into());
+    }
+    if matches!(watched, Err(Stop::Client(Error::Interrupted { .. }))) {
+        // Nobody may be reading it.
+        let _ = writeln!(io::stderr(), "imap_watch: interrupted, leaving");
     }
     ended(watched)?;
     ended(client.leave())?;

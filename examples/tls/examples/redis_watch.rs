@@ -15,8 +15,7 @@ use clap::Parser;
 use print::{Stop, printable, say};
 use sonnette::redis::{Command, Notification, Redis, ServerError, Subscription};
 use sonnette_std::{Client, Error};
-use sonnette_tls::{Stream, Url, client_config};
-use std::io::{self, Write};
+use sonnette_tls::{Stream, Url, client_config, exit};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,14 +73,7 @@ impl FromStr for Server {
 }
 
 fn main() -> ExitCode {
-    match watch(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody may be reading it.
-            let _ = writeln!(io::stderr(), "redis_watch: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit("redis_watch", watch(&Options::parse()))
 }
 
 fn watch(options: &Options) -> Result<()> {

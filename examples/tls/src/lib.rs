@@ -13,13 +13,26 @@ use sonnette::board::{Board, Reply, Request, ServerState};
 use sonnette_driver::Transport;
 use std::error::Error;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
 
 /// Octets read at once.
 const READ: usize = 4 * 1024;
+
+/// How the program `name` ends: with one clear line if it failed, which nobody may be reading.
+#[must_use]
+pub fn exit(name: &str, done: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A client that trusts whom the platform trusts, or whom the certificates in a PEM file vouch for, and nobody else.
 ///

@@ -19,7 +19,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use session::{Runtime, session};
 use sonnette::board::{Board, Refusal};
 use sonnette_driver::{Driver, Transport};
-use sonnette_tls::client_config;
+use sonnette_tls::{client_config, exit};
 use std::net::TcpStream;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -45,13 +45,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match watch(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tls_watch: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit("tls_watch", watch(&Options::parse()))
 }
 
 fn watch(options: &Options) -> Result<()> {
