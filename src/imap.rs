@@ -166,6 +166,11 @@ impl Imap {
             let status = status.filter(|status| matches!(status.condition(), Condition::Ok | Condition::PreAuth));
             let status = status.ok_or(Fault::GreetingRefused)?;
             self.learn_capabilities(&status);
+            // It was asked before that was known; better no connection than a password that everybody reads.
+            let is_login = |asked| matches!(asked, Asked::Request { note: Note(Noted::Login), .. });
+            if self.has_capability(LOGINDISABLED) && pending.hidden().any(is_login) {
+                return Err(Fault::GreetingRefused);
+            }
             self.greeting = Some(status);
             return Ok(Decoded::Greeting);
         }
@@ -300,7 +305,7 @@ impl Protocol for Imap {
 
     fn encode_request(&self, id: RequestId, command: &Command, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
         tag(id, out);
-        let (has_ir, login_disabled) = (self.has_capability("SASL-IR"), self.has_capability("LOGINDISABLED"));
+        let (has_ir, login_disabled) = (self.has_capability("SASL-IR"), self.has_capability(LOGINDISABLED));
         command.encode(self.literals(), has_ir, login_disabled, out).map(Note)
     }
 
@@ -338,6 +343,9 @@ impl Protocol for Imap {
         }
     }
 }
+
+/// RFC 3501 section 6.2.3.
+const LOGINDISABLED: &str = "LOGINDISABLED";
 
 fn tag(id: RequestId, out: &mut Encoder<'_>) {
     out.put(format!("A{} ", id.get()).as_bytes());

@@ -408,6 +408,11 @@ impl<'a, P: Protocol> Pending<'a, P> {
         self.queue.iter().take(self.visible).map(asked)
     }
 
+    /// The entries that are not shown, in the order asked: what they ask was not sent when the frame was.
+    pub fn hidden(&self) -> impl Iterator<Item = Asked<'a, P>> {
+        self.queue.iter().skip(self.visible).map(asked)
+    }
+
     /// The entry with this id, found by binary search.
     #[must_use]
     pub fn get(&self, id: RequestId) -> Option<Asked<'a, P>> {

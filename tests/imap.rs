@@ -317,6 +317,16 @@ fn login_is_not_sent_where_it_is_forbidden() {
     say(&mut state, "* CAPABILITY IMAP4rev1");
     assert!(matches!(state.poll_event(), Ok(Some(Event::Notification(Notification::Other(_))))));
     state.request(Command::login("alice", "secret")).unwrap();
+
+    // Asked before that is known.
+    let mut state = ClientState::new(Imap::new());
+    let noop = state.request(Command::noop()).unwrap();
+    let login = state.request(Command::new("login").arg("alice").arg("secret")).unwrap();
+    say(&mut state, "* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] ready");
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: noop, sent: false })));
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: login, sent: false })));
+    assert!(matches!(state.poll_event(), Err(Error::GreetingRefused(_))));
+    assert!(!String::from_utf8_lossy(state.output()).contains("secret"));
 }
 
 // STARTTLS.

@@ -2,7 +2,7 @@
 //! encoders, and the counts that another reader made of the server's come out of the events.
 //!
 //! Each is played whole, at random splits and octet by octet. In the last case the connection is also cut after every octet.
-//! Then each frame of the server is left out in turn, which must not go unnoticed.
+//! Then each frame of the server that means something is left out in turn, which must not go unnoticed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
@@ -10,18 +10,47 @@ use bytes::Bytes;
 use proptest::prelude::RngCore;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::Value as Json;
+use sonnette::imap::{self, Condition, Imap, Notification, Responder};
 use sonnette::mpd::{self, Mpd, Subsystem};
 use sonnette::redis::{self, Redis, Subscription, Value};
-use sonnette::{ClientState, Error, Event, Mode, Protocol, Reason, RequestId};
-use std::collections::HashMap;
-use std::fmt::Debug;
+use sonnette::{ClientState, Error, Event, Invalid, Mode, Protocol, Reason, RequestId};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Debug, Display};
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::str;
 
-/// What of the recorded writes is not reproduced: in which file, what, what is written instead, and why. Where nothing is
-/// written, the machine is asked for it all the same, and must refuse.
+/// What of the recorded writes is not reproduced: in which file, what, what is written instead, and why.
+///
+/// Where only the beginning of it is written, all of it is asked: it goes no further. Where nothing is written, the machine
+/// must refuse. What is written instead of itself is written later, before the next write of the recording.
 const NOT_REPRODUCED: &[(&str, &str, &str, &str)] = &[
+    (
+        "imap/append_literals",
+        "A005 APPEND NoSuchBox {163}\r\nFrom: sender50@example.org\r\nTo: alice@example.org\r\nSubject: appended\r\n\
+         Date: Mon, 02 Jan 2023 10:00:00 +0000\r\nMessage-ID: <m50@example.org>\r\n\r\nA001 OK not a reply\r\n\r\n",
+        "A005 APPEND NoSuchBox {163}\r\n",
+        "malformed: a literal that was refused, which the server takes for commands",
+    ),
+    (
+        "imap/command_during_idle",
+        "A099 NOOP\r\n",
+        "",
+        "malformed: in IDLE only DONE may be sent; refused before it is sent",
+    ),
+    (
+        "imap/command_during_idle",
+        "DONE\r\n",
+        "",
+        "malformed: not in IDLE, where the server takes it for a command and we write nothing",
+    ),
+    (
+        "imap/idle_done_one_write",
+        "DONE\r\n",
+        "DONE\r\n",
+        "malformed: in one write with IDLE; ours waits for the server's +",
+    ),
     ("mpd/errors", "add \"unterminated\n", "add unterminated\n", "malformed: a quote that is not closed"),
     (
         "mpd/idle_in_command_list",
@@ -78,22 +107,26 @@ trait Recorded:
 {
     const NAME: &str;
 
-    /// The first command of what the client wrote, and its octets.
+    /// The first command of what the client wrote from here on, and its octets.
     fn command(written: &[u8]) -> (Op<Self>, usize);
     /// The length of the first frame of the server.
     fn frame(octets: &[u8]) -> usize;
-    /// The octets of the greeting that was read, of which no event tells.
-    fn greeted(_: &Self) -> u64 {
-        0
+    /// The tag with which a command or its answer begins. Ours are others than the recorded ones.
+    fn tag(_: &[u8]) -> &[u8] {
+        b""
     }
-    /// Whether what this event tells of ends a frame or a group of them, so that the stream may end behind it.
-    fn completes(event: &Event<Self>) -> bool;
+    /// What events tell of a frame of the server. One that means nothing by design may be left out.
+    fn meaning(frame: &[u8]) -> Option<Vec<u8>> {
+        Some(frame.into())
+    }
+    /// Whether a frame, of which these events tell, ends something, so that the stream may end behind it.
+    fn completes(events: &[Event<Self>]) -> bool;
     /// Whether a change of mode is answered by a frame.
     const CHANGES_ARE_ANSWERED: bool;
     /// What the events come to, in the words of `expected.json`.
-    fn count(run: &Run<Self>) -> Json;
-    /// All that the server said, made from the events, where the counts do not count each frame.
-    fn said(run: &Run<Self>) -> Option<Vec<u8>>;
+    fn count(run: &Run<'_, Self>) -> Json;
+    /// All that the server said and that means something, made from the events, where the counts do not count each frame.
+    fn said(run: &Run<'_, Self>) -> Option<Vec<u8>>;
 }
 
 #[derive(Clone, Debug)]
@@ -104,49 +137,179 @@ enum Op<P: Recorded> {
     Leave,
 }
 
-struct Recording {
-    name: String,
-    records: Vec<Record>,
-    expected: Json,
-    /// All that the server says.
-    said: Vec<u8>,
+/// What the client asked, and the octets it was recorded as.
+struct Asked<P: Recorded> {
+    label: String,
+    op: Op<P>,
+    is_refused: bool,
 }
 
-#[derive(Clone, Debug)]
-enum Record {
-    Client(Vec<u8>),
+enum Record<P: Recorded> {
+    /// What is asked, and what is written up to here.
+    Client(Vec<Asked<P>>, Vec<u8>),
     Server(Vec<u8>),
     Eof,
 }
 
-fn recordings(kind: &str) -> Vec<Recording> {
+struct Recording<P: Recorded> {
+    name: String,
+    /// With our tags.
+    records: Vec<Record<P>>,
+    expected: Json,
+    /// What the client wrote and ours does not.
+    unsent: Vec<&'static str>,
+    /// The meaning of all that the server says.
+    said: Vec<u8>,
+    /// The frames of which no event tells: they mean nothing, or answer what is not sent. With how many come before.
+    untold: Vec<(usize, Vec<u8>)>,
+    /// Where the server's frames end.
+    ends: Vec<u64>,
+}
+
+fn recordings<P: Recorded>() -> Vec<Recording<P>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
     let expected: Json = serde_json::from_slice(&fs::read(directory.join("expected.json")).unwrap()).unwrap();
     let mut files: Vec<PathBuf> =
-        fs::read_dir(directory.join(kind)).unwrap().map(|file| file.unwrap().path()).collect();
+        fs::read_dir(directory.join(P::NAME)).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     let recording = |file: &PathBuf| {
-        let name = format!("{kind}/{}", file.file_stem().unwrap().to_str().unwrap());
-        let records: Vec<Record> = fs::read_to_string(file).unwrap().lines().map(record).collect();
-        let said =
-            records.iter().flat_map(|record| if let Record::Server(octets) = record { &octets[..] } else { &[] });
-        let said = said.copied().collect();
+        let name = format!("{}/{}", P::NAME, file.file_stem().unwrap().to_str().unwrap());
+        let records = fs::read_to_string(file).unwrap().lines().map(record).collect();
         let expected = expected[format!("{name}.jsonl")].clone();
         assert!(expected.is_object(), "{name}");
-        Recording { name, records, expected, said }
+        Recording::new(name, records, expected)
     };
     files.iter().map(recording).collect()
 }
 
-fn record(line: &str) -> Record {
+fn record<P: Recorded>(line: &str) -> Record<P> {
     let line: Json = serde_json::from_str(line).unwrap();
     let octets = line["hex"].as_str().unwrap().as_bytes().chunks(2);
     let octets = octets.map(|digits| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap()).collect();
     match line["dir"].as_str().unwrap() {
         _ if line["eof"] == true => Record::Eof,
-        "c2s" => Record::Client(octets),
+        "c2s" => Record::Client(Vec::new(), octets),
         "s2c" => Record::Server(octets),
         other => panic!("what is {other:?}?"),
+    }
+}
+
+/// At which octet how many are replaced, and by what.
+type Edits = HashMap<usize, (usize, Vec<u8>)>;
+
+/// Edits octets that are cut into pieces. What replaces some is in the piece in which they begin.
+fn edit(pieces: Vec<&mut Vec<u8>>, edits: &Edits) {
+    let (mut at, mut replaced) = (0, 0);
+    for piece in pieces {
+        for octet in mem::take(piece) {
+            if let Some((octets, instead)) = edits.get(&at) {
+                replaced = *octets;
+                piece.extend_from_slice(instead);
+            }
+            match replaced {
+                0 => piece.push(octet),
+                _ => replaced -= 1,
+            }
+            at += 1;
+        }
+    }
+}
+
+impl<P: Recorded> Recording<P> {
+    fn new(name: String, records: Vec<Record<P>>, expected: Json) -> Self {
+        let (unsent, said, untold, ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut recording = Recording { name, records, expected, unsent, said, untold, ends };
+        let tags = recording.read_client();
+        recording.read_server(tags);
+        recording
+    }
+
+    fn written(&mut self) -> Vec<&mut Vec<u8>> {
+        let records = self.records.iter_mut();
+        records.filter_map(|record| if let Record::Client(_, octets) = record { Some(octets) } else { None }).collect()
+    }
+
+    fn heard(&mut self) -> Vec<&mut Vec<u8>> {
+        let records = self.records.iter_mut();
+        records.filter_map(|record| if let Record::Server(octets) = record { Some(octets) } else { None }).collect()
+    }
+
+    /// What is asked, and what is to be written of it; our tag for each of the recorded ones.
+    fn read_client(&mut self) -> HashMap<Vec<u8>, Vec<u8>> {
+        let name = self.name.clone();
+        let mut left_out = NOT_REPRODUCED.iter().filter(|(recording, ..)| *recording == name).peekable();
+        let written = self.written().into_iter().flat_map(|octets| octets.iter().copied()).collect::<Vec<u8>>();
+        let (mut asked, mut edits, mut tags) = (BTreeMap::new(), Edits::new(), HashMap::new());
+        let (mut at, mut late) = (0, Vec::new());
+        // The greeting is the first.
+        let mut id = 1 + u64::from(P::GREETING);
+        while at < written.len() {
+            let rest = &written[at..];
+            let left = left_out.next_if(|(_, what, ..)| rest.starts_with(what.as_bytes()));
+            let (what, instead) = match left {
+                Some((_, what, instead, _)) => (what.as_bytes(), instead.as_bytes()),
+                None => (&rest[..P::command(rest).1], &b""[..]),
+            };
+            let (op, _) = P::command(if what.starts_with(instead) { what } else { instead });
+            let is_refused = left.is_some() && instead.is_empty();
+            let label = String::from_utf8_lossy(what).into_owned();
+            asked.insert(at, Asked { label, op, is_refused });
+
+            let mut octets = mem::take(&mut late);
+            let tag = if is_refused { b"" } else { P::tag(what) };
+            if !tag.is_empty() {
+                let ours = format!("A{id}").into_bytes();
+                octets.extend_from_slice(&ours);
+                assert!(tags.insert(tag.to_vec(), ours).is_none(), "{name}: two tags {}", tag.escape_ascii());
+            }
+            if left.is_some() && what == instead {
+                late = what.to_vec();
+            } else {
+                octets.extend_from_slice(instead.get(tag.len()..).unwrap_or_default());
+            }
+            edits.insert(at, (if left.is_some() { what.len() } else { tag.len() }, octets));
+            let unsent = left.and_then(|(_, what, instead, _)| what.strip_prefix(instead));
+            self.unsent.extend(unsent.filter(|octets| !octets.is_empty()));
+            id += u64::from(!is_refused);
+            at += what.len();
+        }
+        assert_eq!(left_out.next(), None, "was in the recording");
+
+        let mut end = 0;
+        for record in &mut self.records {
+            let Record::Client(here, octets) = record else { continue };
+            end += octets.len();
+            let later = asked.split_off(&end);
+            *here = mem::replace(&mut asked, later).into_values().collect();
+        }
+        edit(self.written(), &edits);
+        tags
+    }
+
+    /// What the server says to it, and what events are to tell of that.
+    fn read_server(&mut self, mut tags: HashMap<Vec<u8>, Vec<u8>>) {
+        let said = self.heard().into_iter().flat_map(|octets| octets.iter().copied()).collect::<Vec<u8>>();
+        let (mut edits, mut at, mut end) = (Edits::new(), 0, 0);
+        for before in 0.. {
+            let Some(rest) = said.get(at..).filter(|rest| !rest.is_empty()) else { break };
+            let frame = &rest[..P::frame(rest)];
+            let tag = P::tag(frame);
+            let (octets, instead) = match tags.remove(tag) {
+                Some(ours) => (tag.len(), ours),
+                None if tag.is_empty() => (0, Vec::new()),
+                // It was not sent.
+                None => (frame.len(), Vec::new()),
+            };
+            end += frame.len() - octets + instead.len();
+            self.ends.push(end as u64);
+            match P::meaning(frame).filter(|_| octets < frame.len()) {
+                Some(meaning) => self.said.extend_from_slice(&meaning),
+                None => self.untold.push((before, frame.to_vec())),
+            }
+            edits.insert(at, (octets, instead));
+            at += frame.len();
+        }
+        edit(self.heard(), &edits);
     }
 }
 
@@ -159,64 +322,51 @@ enum Feed<'a> {
 }
 
 /// One connection, and what came of it.
-struct Run<P: Recorded> {
+struct Run<'a, P: Recorded> {
+    recording: &'a Recording<P>,
     state: ClientState<P>,
-    /// What was asked, with the octets it was recorded as.
-    asked: HashMap<RequestId, (String, Op<P>)>,
-    /// What was not sent, and was not to be.
-    refused: Vec<&'static str>,
+    asked: HashMap<RequestId, &'a Asked<P>>,
     events: Vec<Event<P>>,
     wrote: Vec<u8>,
-    /// The server's octets that have come in, and those before the last end of a frame or group.
+    /// What had waited for the server, and how many events had come before it was written.
+    continued: Vec<(usize, Vec<u8>)>,
+    /// The server's octets that have come in, and those before the last end of something.
     octets: u64,
     completed: u64,
     eof: bool,
     error: Option<Error>,
 }
 
-fn run<P: Recorded>(recording: &Recording, feed: Feed<'_>) -> Result<Run<P>, String> {
+fn run<'a, P: Recorded>(recording: &'a Recording<P>, feed: Feed<'_>) -> Result<Run<'a, P>, String> {
     let mut run = Run {
+        recording,
         state: ClientState::new(P::default()),
         asked: HashMap::new(),
-        refused: Vec::new(),
         events: Vec::new(),
         wrote: Vec::new(),
+        continued: Vec::new(),
         octets: 0,
         completed: 0,
         eof: false,
         error: None,
     };
-    let mut left_out: Vec<_> = NOT_REPRODUCED.iter().filter(|(name, ..)| *name == recording.name).collect();
     let mut expected = Vec::new();
     let mut random = 0;
     for record in &recording.records {
         match record {
-            Record::Client(written) => {
-                let mut rest = &written[..];
-                while !rest.is_empty() {
-                    // Of what is left out, the first is looked for first; the rest of a write stays as it is.
-                    let instead = left_out.first().filter(|(_, what, ..)| rest.starts_with(what.as_bytes()));
-                    let octets = if let Some((_, what, instead, _)) = instead {
-                        expected.extend_from_slice(instead.as_bytes());
-                        if instead.is_empty() {
-                            match run.ask(what, P::command(what.as_bytes()).0) {
-                                Ok(()) => return Err(format!("{what:?} was taken")),
-                                Err(_) => run.refused.push(what),
-                            }
-                        } else {
-                            run.ask(what, P::command(instead.as_bytes()).0)?;
-                        }
-                        left_out.remove(0);
-                        what.len()
-                    } else {
-                        let (op, octets) = P::command(rest);
-                        expected.extend_from_slice(&rest[..octets]);
-                        run.ask(&String::from_utf8_lossy(&rest[..octets]), op)?;
-                        octets
-                    };
-                    rest = &rest[octets..];
+            Record::Client(asked, octets) => {
+                for asked in asked {
+                    match run.ask(asked) {
+                        Ok(()) if asked.is_refused => return Err(format!("{:?} was taken", asked.label)),
+                        Err(reason) if !asked.is_refused => return Err(format!("{:?}: {reason}", asked.label)),
+                        _ => {}
+                    }
                 }
                 run.write();
+                expected.extend_from_slice(octets);
+                if run.wrote != expected {
+                    return Err(format!("wrote {}, not {}", run.wrote.escape_ascii(), expected.escape_ascii()));
+                }
             }
             Record::Server(octets) => {
                 let mut rest = &octets[..];
@@ -230,9 +380,10 @@ fn run<P: Recorded>(recording: &Recording, feed: Feed<'_>) -> Result<Run<P>, Str
                         }
                     };
                     let (now, later) = rest.split_at(piece.min(rest.len()));
+                    let told = run.events.len();
                     run.receive(now);
                     if matches!(feed, Feed::Octets) {
-                        run.cut(&recording.name)?;
+                        run.cut(told)?;
                     }
                     rest = later;
                 }
@@ -244,11 +395,9 @@ fn run<P: Recorded>(recording: &Recording, feed: Feed<'_>) -> Result<Run<P>, Str
             }
         }
     }
-    if !left_out.is_empty() {
-        return Err(format!("was in the recording: {left_out:?}"));
-    }
+    // Nothing behind the last write.
     if run.wrote != expected {
-        return Err(format!("wrote {:?}, not {:?}", run.wrote.escape_ascii(), expected.escape_ascii()));
+        return Err(format!("wrote {} at last, not {}", run.wrote.escape_ascii(), expected.escape_ascii()));
     }
     // What the machine holds back would be left over.
     run.state.receive_eof();
@@ -256,23 +405,19 @@ fn run<P: Recorded>(recording: &Recording, feed: Feed<'_>) -> Result<Run<P>, Str
     Ok(run)
 }
 
-impl<P: Recorded> Run<P> {
-    fn ask(&mut self, written: &str, op: Op<P>) -> Result<(), String> {
-        let fail = |what: Reason| format!("{written:?}: {what}");
-        let id = match op.clone() {
+impl<'a, P: Recorded> Run<'a, P> {
+    fn ask(&mut self, asked: &'a Asked<P>) -> Result<(), String> {
+        let fail = |reason: Reason| reason.to_string();
+        let id = match asked.op.clone() {
             Op::Ask(request) => self.state.request(request).map_err(|rejected| fail(rejected.reason))?,
             Op::Enter(_, Some(request)) if self.state.asked_mode() == Mode::Notification => {
                 self.state.request(request).map_err(|rejected| fail(rejected.reason))?
             }
             Op::Enter(subscription, _) => self.state.enter(subscription).map_err(|rejected| fail(rejected.reason))?,
-            Op::Leave => {
-                if !self.state.leave() {
-                    return Err(format!("{written:?}: nothing to leave"));
-                }
-                return Ok(());
-            }
+            Op::Leave if self.state.leave() => return Ok(()),
+            Op::Leave => return Err("nothing to leave".into()),
         };
-        self.asked.insert(id, (written.into(), op));
+        self.asked.insert(id, asked);
         self.poll();
         Ok(())
     }
@@ -286,19 +431,16 @@ impl<P: Recorded> Run<P> {
         self.state.receive(octets);
         self.octets += octets.len() as u64;
         self.poll();
-        // Some of it waited for the server.
-        self.write();
+        if !self.state.output().is_empty() {
+            self.continued.push((self.events.len(), self.state.output().to_vec()));
+            self.write();
+        }
     }
 
     fn poll(&mut self) {
         loop {
             match self.state.poll_event() {
-                Ok(Some(event)) => {
-                    if P::completes(&event) {
-                        self.completed = self.octets;
-                    }
-                    self.events.push(event);
-                }
+                Ok(Some(event)) => self.events.push(event),
                 Ok(None) => return,
                 Err(error) => {
                     self.error = Some(error);
@@ -308,8 +450,13 @@ impl<P: Recorded> Run<P> {
         }
     }
 
-    /// The stream ends here: all that is outstanding is lost, and it is told whether something was cut through.
-    fn cut(&self, name: &str) -> Result<(), String> {
+    /// The stream ends here, after the octet of which all events but so many tell: what is outstanding is lost, and it is
+    /// told whether something was cut through.
+    fn cut(&mut self, told: usize) -> Result<(), String> {
+        let is_greeting = P::GREETING && self.completed == 0;
+        if self.recording.ends.contains(&self.octets) && (is_greeting || P::completes(&self.events[told..])) {
+            self.completed = self.octets;
+        }
         let mut state = self.state.clone();
         state.receive_eof();
         let mut lost = Vec::new();
@@ -328,13 +475,13 @@ impl<P: Recorded> Run<P> {
         let over: Vec<RequestId> = self.events.iter().filter_map(over).collect();
         let mut outstanding: Vec<RequestId> = self.asked.keys().copied().filter(|id| !over.contains(id)).collect();
         outstanding.sort_unstable();
-        let expected = match self.octets - self.completed.max(P::greeted(self.state.protocol())) {
+        let expected = match self.octets - self.completed {
             0 => Ok("Some(Closed)".into()),
             octets => Err(Error::UnexpectedEof { octets }),
         };
         if self.error.is_none() && (&lost, &end) != (&outstanding, &expected) {
             return Err(format!(
-                "{name} cut after {} octets: {lost:?} {end:?}, not {outstanding:?} {expected:?}",
+                "cut after {} octets: {lost:?} {end:?}, not {outstanding:?} {expected:?}",
                 self.octets
             ));
         }
@@ -342,13 +489,13 @@ impl<P: Recorded> Run<P> {
     }
 
     fn label(&self, id: RequestId) -> &str {
-        &self.asked[&id].0
+        &self.asked[&id].label
     }
 }
 
 /// What a run came to, or how it failed.
-fn outcome<P: Recorded>(recording: &Recording, feed: Feed<'_>) -> Result<(), String> {
-    let run = run::<P>(recording, feed)?;
+fn outcome<P: Recorded>(recording: &Recording<P>, feed: Feed<'_>) -> Result<(), String> {
+    let run = run(recording, feed)?;
     if let Some(error) = &run.error {
         return Err(error.to_string());
     }
@@ -369,27 +516,28 @@ fn replay<P: Recorded>() {
         let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         (0..10_007).map(|_| random.next_u64()).collect()
     };
-    for recording in recordings(P::NAME) {
+    for recording in recordings::<P>() {
         for feed in [Feed::Whole, Feed::Octets, Feed::Random(&sizes), Feed::Random(&sizes[1..])] {
-            outcome::<P>(&recording, feed).unwrap_or_else(|wrong| panic!("{}: {wrong}", recording.name));
+            outcome(&recording, feed).unwrap_or_else(|wrong| panic!("{}: {wrong}", recording.name));
         }
     }
 }
 
 fn leave_out<P: Recorded>() {
-    for mut recording in recordings(P::NAME) {
+    for mut recording in recordings::<P>() {
         for at in 0..recording.records.len() {
             let Record::Server(octets) = &recording.records[at] else { continue };
             // A frame may go on in the next record: then the part that is here is left out.
             let (octets, mut begin) = (octets.clone(), 0);
             while begin < octets.len() {
                 let frame = P::frame(&octets[begin..]).min(octets.len() - begin);
+                let left_out = &octets[begin..begin + frame];
                 recording.records[at] = Record::Server([&octets[..begin], &octets[begin + frame..]].concat());
                 assert!(
-                    outcome::<P>(&recording, Feed::Whole).is_err(),
-                    "{}: {:?} was left out of {}, and not missed",
+                    outcome(&recording, Feed::Whole).is_err() || P::meaning(left_out).is_none(),
+                    "{}: {} was left out of {}, and not missed",
                     recording.name,
-                    octets[begin..begin + frame].escape_ascii(),
+                    left_out.escape_ascii(),
                     octets.escape_ascii()
                 );
                 begin += frame;
@@ -397,6 +545,16 @@ fn leave_out<P: Recorded>() {
             recording.records[at] = Record::Server(octets);
         }
     }
+}
+
+#[test]
+fn imap() {
+    replay::<Imap>();
+}
+
+#[test]
+fn imap_without_one_frame() {
+    leave_out::<Imap>();
 }
 
 #[test]
@@ -422,6 +580,204 @@ fn redis_without_one_frame() {
 fn line(octets: &[u8]) -> &[u8] {
     let end = octets.iter().position(|&octet| octet == b'\n').map_or(octets.len(), |lf| lf + 1);
     &octets[..end]
+}
+
+impl Recorded for Imap {
+    const NAME: &str = "imap";
+    const CHANGES_ARE_ANSWERED: bool = true;
+
+    /// With what the client wrote of it after the server's `+`.
+    fn command(written: &[u8]) -> (Op<Self>, usize) {
+        let first = str::from_utf8(line(written)).unwrap();
+        let octets = first.len();
+        let Some((_, text)) = first.trim_end().split_once(' ') else {
+            assert_eq!(first, "DONE\r\n");
+            return (Op::Leave, octets);
+        };
+        let (name, arguments) = text.split_once(' ').unwrap_or((text, ""));
+        match name {
+            "IDLE" => return (Op::Enter((), None), octets),
+            "AUTHENTICATE" => {
+                let response = str::from_utf8(line(&written[octets..])).unwrap();
+                let plain = match response.trim_end() {
+                    "*" => None,
+                    "AGJvYgBzZWNyZXQ=" => Some("\0bob\0secret"),
+                    "AGJvYgB3cm9uZw==" => Some("\0bob\0wrong"),
+                    other => panic!("what is {other:?}?"),
+                };
+                return (Op::Ask(imap::Command::authenticate(Challenged(plain))), octets + response.len());
+            }
+            _ => {}
+        }
+        let command = arguments.split_terminator(' ').fold(imap::Command::new(name), |command, word| {
+            match word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
+                Some(quoted) => command.arg(quoted),
+                None if word.bytes().all(|octet| octet.is_ascii_alphanumeric()) => command.arg(word),
+                None if word.starts_with('{') => command,
+                None => command.syntax(word),
+            }
+        });
+        let Some((length, waits)) = announced(first) else { return (Op::Ask(command), octets) };
+        let (literal, rest) = written[octets..].split_at(length);
+        assert!(rest.starts_with(b"\r\n"));
+        let command = command.literal(literal);
+        (Op::Ask(if waits { command.synchronising() } else { command }), octets + length + 2)
+    }
+
+    fn frame(octets: &[u8]) -> usize {
+        let first = line(octets);
+        match str::from_utf8(first).ok().and_then(announced) {
+            // The line goes on behind them.
+            Some((length, _)) => {
+                let rest = octets.get(first.len() + length..).unwrap_or_default();
+                first.len() + length + if rest.is_empty() { 0 } else { Self::frame(rest) }
+            }
+            None => first.len(),
+        }
+    }
+
+    fn tag(frame: &[u8]) -> &[u8] {
+        match frame.split(|octet| b" \r".contains(octet)).next().unwrap() {
+            b"*" | b"+" | b"DONE" => b"",
+            tag => tag,
+        }
+    }
+
+    /// Of what the server says with `+`, and at the end of an IDLE, no event tells.
+    fn meaning(frame: &[u8]) -> Option<Vec<u8>> {
+        let (tag, text) = frame.split_at(frame.iter().position(|&octet| octet == b' ').unwrap_or(frame.len()));
+        match tag {
+            _ if frame == b"* OK Still here\r\n" => None,
+            b"DONE" if text.starts_with(b" BAD ") => None,
+            b"+" => Some(b"+\r\n".into()),
+            _ if text.starts_with(b" OK Idle completed ") => Some([tag, b" OK\r\n"].concat()),
+            _ => Some(frame.into()),
+        }
+    }
+
+    fn completes(_: &[Event<Self>]) -> bool {
+        true
+    }
+
+    fn count(run: &Run<'_, Self>) -> Json {
+        let mut frames = imap_frames(run);
+        for (before, frame) in &run.recording.untold {
+            frames.insert(frames.len().min(*before), frame.clone());
+        }
+        let (mut untagged, mut continuations, mut bye, mut order) = (0, 0, 0, Vec::new());
+        let mut tagged = BTreeMap::from([("OK", 0), ("NO", 0), ("BAD", 0)]);
+        for frame in &frames {
+            let mut words = str::from_utf8(line(frame)).unwrap().split_whitespace();
+            match (words.next().unwrap(), words.next()) {
+                ("*", word) => (untagged, bye) = (untagged + 1, bye + u32::from(word == Some("BYE"))),
+                ("+", _) => continuations += 1,
+                (tag, word) => {
+                    order.push(tag);
+                    *tagged.get_mut(word.unwrap()).unwrap() += 1;
+                }
+            }
+        }
+
+        // What is left out has commands, too.
+        let unsent = run.recording.unsent.iter().flat_map(|octets| octets.lines().map(first_word));
+        let unsent: Vec<&str> = unsent.filter(|word| word.trim_start_matches('A').parse::<u32>().is_ok()).collect();
+        let mut sent: Vec<(RequestId, &str)> =
+            run.asked.iter().map(|(id, asked)| (*id, first_word(&asked.label))).collect();
+        sent.sort_unstable();
+        let sent: Vec<&str> = sent.into_iter().map(|(_, tag)| tag).chain(unsent.iter().copied()).collect();
+
+        let (mut unanswered, mut idle) = (Vec::new(), None);
+        for event in &run.events {
+            match event {
+                Event::Entered { id } => idle = Some(*id),
+                Event::Left { .. } => idle = None,
+                Event::Lost { id, .. } => unanswered.push(first_word(run.label(*id))),
+                _ => {}
+            }
+        }
+        unanswered.extend(idle.map(|id| first_word(run.label(id))));
+        unanswered.extend(unsent.iter().filter(|tag| !order.contains(tag)));
+
+        let (known, unknown): (Vec<&str>, Vec<&str>) = order.iter().partition(|tag| sent.contains(tag));
+        let as_sent = sent.iter().filter(|tag| order.contains(tag)).eq(&order);
+        serde_json::json!({
+            "requests": sent.len(), "completed": known.len(), "tagged": tagged, "unanswered": unanswered,
+            "reply_order": if as_sent { "as sent".into() } else { Json::from(order.clone()) }, "unknown_tags": unknown,
+            "untagged": untagged, "continuations": continuations, "bye": bye, "trailing_bytes": 0,
+            "eof": run.eof && run.events.last() == Some(&Event::Closed),
+        })
+    }
+
+    fn said(run: &Run<'_, Self>) -> Option<Vec<u8>> {
+        Some(imap_frames(run).concat())
+    }
+}
+
+/// What events tell of the server's frames, with the recorded tags. That the rest of a request was written tells of a `+`.
+fn imap_frames(run: &Run<'_, Imap>) -> Vec<Vec<u8>> {
+    let tagged = |id: &RequestId, status: &dyn Display| format!("{} {status}\r\n", first_word(run.label(*id))).into();
+    let untagged = |what: &dyn Display| format!("* {what}\r\n").into();
+    let mut frames: Vec<Vec<u8>> = run.state.protocol().greeting().map(|status| untagged(status)).into_iter().collect();
+    for (at, event) in run.events.iter().enumerate() {
+        let rests = run.continued.iter().filter(|(events, octets)| *events == at && octets != b"DONE\r\n");
+        frames.extend(rests.map(|_| b"+\r\n".into()));
+        frames.push(match event {
+            Event::Reply { id, reply } => tagged(id, reply),
+            Event::Refused { id, refusal } | Event::Left { id, asked: false, refusal: Some(refusal) } => {
+                tagged(id, refusal)
+            }
+            Event::Left { id, asked: true, refusal: None } => tagged(id, &"OK"),
+            Event::Entered { .. } => b"+\r\n".into(),
+            Event::Notification(Notification::Exists(number)) => untagged(&format!("{number} EXISTS")),
+            Event::Notification(Notification::Recent(number)) => untagged(&format!("{number} RECENT")),
+            Event::Notification(Notification::Expunge(number)) => untagged(&format!("{number} EXPUNGE")),
+            Event::Notification(Notification::Fetch { message, data }) => {
+                assert!(data.starts_with(format!("{message} FETCH (").as_bytes()));
+                [b"* ", &data[..], b"\r\n"].concat()
+            }
+            Event::Notification(Notification::Other(data)) => [b"* ", &data[..], b"\r\n"].concat(),
+            Event::Notification(Notification::Status(status)) => {
+                assert_ne!(status.condition(), Condition::Bye);
+                untagged(status)
+            }
+            Event::Notification(Notification::Bye(status)) => {
+                assert_eq!(run.state.protocol().bye(), Some(status));
+                untagged(status)
+            }
+            // No server has ended an IDLE by itself but to refuse it.
+            Event::Left { .. } | Event::Lost { .. } | Event::Closed => continue,
+        });
+    }
+    frames
+}
+
+fn first_word(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or_default()
+}
+
+/// How many octets follow a line, and whether they wait for the server.
+fn announced(line: &str) -> Option<(usize, bool)> {
+    let (_, length) = line.strip_suffix("}\r\n")?.rsplit_once('{')?;
+    let digits = length.strip_suffix('+');
+    Some((digits.unwrap_or(length).parse().ok()?, digits.is_none()))
+}
+
+/// PLAIN, said when the server asks for it; or nothing, which cancels.
+struct Challenged(Option<&'static str>);
+
+impl Responder for Challenged {
+    fn mechanism(&self) -> &str {
+        "PLAIN"
+    }
+
+    fn initial(&self) -> Result<Option<Vec<u8>>, Invalid> {
+        Ok(None)
+    }
+
+    fn respond(&self, challenges: &[Bytes]) -> Option<Vec<u8>> {
+        assert_eq!(challenges, [""]);
+        self.0.map(Vec::from)
+    }
 }
 
 impl Recorded for Mpd {
@@ -459,15 +815,11 @@ impl Recorded for Mpd {
         }
     }
 
-    fn greeted(mpd: &Self) -> u64 {
-        if mpd.version().is_empty() { 0 } else { "OK MPD \n".len() as u64 + mpd.version().len() as u64 }
+    fn completes(events: &[Event<Self>]) -> bool {
+        events.iter().any(|event| matches!(event, Event::Reply { .. } | Event::Refused { .. } | Event::Left { .. }))
     }
 
-    fn completes(event: &Event<Self>) -> bool {
-        matches!(event, Event::Reply { .. } | Event::Refused { .. } | Event::Left { .. })
-    }
-
-    fn count(run: &Run<Self>) -> Json {
+    fn count(run: &Run<'_, Self>) -> Json {
         let (mut completed, mut errors, mut unanswered, mut idle) = (0, 0, Vec::new(), None);
         let (mut notifications, mut blocks) = (Vec::new(), Vec::new());
         for event in &run.events {
@@ -488,7 +840,8 @@ impl Recorded for Mpd {
             }
         }
         unanswered.extend(idle.map(|id| run.label(id).trim_end()));
-        let refused = run.refused.iter().filter(|written| **written != "noidle\n").map(|written| written.trim_end());
+        let unsent = run.recording.unsent.iter();
+        let refused = unsent.filter(|written| **written != "noidle\n").map(|written| written.trim_end());
         unanswered.extend(refused.clone());
         serde_json::json!({
             "requests": run.asked.len() + refused.count(), "completed": completed, "errors": errors, "unanswered": unanswered,
@@ -497,12 +850,12 @@ impl Recorded for Mpd {
         })
     }
 
-    fn said(run: &Run<Self>) -> Option<Vec<u8>> {
+    fn said(run: &Run<'_, Self>) -> Option<Vec<u8>> {
         let mut said = [b"OK MPD ", run.state.protocol().version(), b"\n"].concat();
         for event in &run.events {
             match event {
                 Event::Reply { id, reply } => {
-                    if let Op::Ask(mpd::Request::ListOk(_)) = run.asked[id].1 {
+                    if let Op::Ask(mpd::Request::ListOk(_)) = run.asked[id].op {
                         for part in reply.parts() {
                             say(&part, &mut said);
                             said.extend_from_slice(b"list_OK\n");
@@ -587,11 +940,11 @@ impl Recorded for Redis {
         }
     }
 
-    fn completes(event: &Event<Self>) -> bool {
-        !matches!(event, Event::Lost { .. } | Event::Closed)
+    fn completes(events: &[Event<Self>]) -> bool {
+        !events.is_empty()
     }
 
-    fn count(run: &Run<Self>) -> Json {
+    fn count(run: &Run<'_, Self>) -> Json {
         let (mut completed, mut errors, mut unanswered) = (0, 0, Vec::new());
         let (mut frames, mut acks, mut notifications, mut held) = (0, 0, 0, 0);
         for event in &run.events {
@@ -614,7 +967,7 @@ impl Recorded for Redis {
                 Event::Refused { .. } => (frames, completed, errors) = (frames + 1, completed + 1, errors + 1),
                 Event::Entered { id } => {
                     completed += 1;
-                    match &run.asked[id].1 {
+                    match &run.asked[id].op {
                         Op::Enter(Subscription::Channels(names) | Subscription::Patterns(names), _) => {
                             (frames, acks) = (frames + names.len(), acks + names.len());
                             let mut names = names.clone();
@@ -638,7 +991,7 @@ impl Recorded for Redis {
     }
 
     /// Each frame is counted.
-    fn said(_: &Run<Self>) -> Option<Vec<u8>> {
+    fn said(_: &Run<'_, Self>) -> Option<Vec<u8>> {
         None
     }
 }

@@ -67,6 +67,7 @@ pub(super) enum Literals {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Noted {
     Plain,
+    Login,
     StartTls,
     Authenticate {
         responder: Shared,
@@ -150,7 +151,9 @@ impl Command {
         Command::new(STARTTLS)
     }
 
-    /// `LOGIN`: over TLS alone. Refused here if the server is known to forbid it (`LOGINDISABLED`).
+    /// `LOGIN`: over TLS alone. It is not sent if the server is known to forbid it (`LOGINDISABLED`): then it is refused here,
+    /// or, if it was asked before the greeting said so, the connection ends with
+    /// [`Error::GreetingRefused`](crate::Error::GreetingRefused).
     #[must_use]
     pub fn login(user: impl AsRef<[u8]>, password: impl AsRef<[u8]>) -> Self {
         Command::new(LOGIN).arg(user).arg(password)
@@ -278,7 +281,13 @@ impl Command {
             }
         }
         out.put(b"\r\n");
-        Ok(if is(STARTTLS) { Noted::StartTls } else { Noted::Plain })
+        Ok(if is(STARTTLS) {
+            Noted::StartTls
+        } else if is(LOGIN) {
+            Noted::Login
+        } else {
+            Noted::Plain
+        })
     }
 }
 

@@ -101,13 +101,19 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.condition, String::from_utf8_lossy(&self.rest))
+        self.condition.fmt(f)?;
+        if self.rest.is_empty() { Ok(()) } else { write!(f, " {}", String::from_utf8_lossy(&self.rest)) }
     }
 }
 
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Status({} {})", self.condition, self.rest.escape_ascii())
+        write!(f, "Status({}", self.condition)?;
+        if !self.rest.is_empty() {
+            f.write_str(" ")?;
+            show(&self.rest, f)?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -159,8 +165,19 @@ impl ops::Deref for Data {
 
 impl fmt::Debug for Data {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Data({})", self.escape_ascii())
+        f.write_str("Data(")?;
+        show(self, f)?;
+        f.write_str(")")
     }
+}
+
+/// Without quotes around it, so that those in it are no trouble.
+fn show(octets: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut pieces = octets.split_inclusive(|octet| matches!(octet, b'"' | b'\''));
+    pieces.try_for_each(|piece| match piece.split_last() {
+        Some((quote @ (b'"' | b'\''), before)) => write!(f, "{}{}", before.escape_ascii(), char::from(*quote)),
+        _ => write!(f, "{}", piece.escape_ascii()),
+    })
 }
 
 /// Data that `imap_codec` does not understand.

@@ -25,6 +25,7 @@ macro_rules! repeat {
 }
 
 pub mod board;
+pub mod imap;
 pub mod mpd;
 pub mod redis;
 pub mod scripted;
