@@ -2,12 +2,15 @@
 #![cfg(unix)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is for tests")]
 
-use rustix::process::{Pid, Signal, kill_process};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process_group};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -40,13 +43,10 @@ impl Server {
     /// `redis-server` over its own TLS as well, on the port that is told, with a new certificate for `localhost`.
     #[must_use]
     pub fn redis_tls() -> (Server, SocketAddr) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = Server::start(b"PING\r\n", b"", |directory, port| {
             address.set_port(free_port());
-            let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
-            fs::write(&certificate, made.cert.pem()).unwrap();
-            fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+            let (certificate, key) = certify(directory);
             let mut command = Command::new("redis-server");
             command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
             command.args(["--tls-port", &address.port().to_string(), "--tls-auth-clients", "no"]);
@@ -57,7 +57,48 @@ impl Server {
         (server, address)
     }
 
-    /// The certificate of [`redis_tls`](Self::redis_tls).
+    /// `dovecot` with more settings, for `alice` and `bob`, whose password is `secret`, and `carol`, whose is
+    /// [`PASSWORD`]. It is quick to let somebody try again who has been refused.
+    #[must_use]
+    pub fn dovecot(settings: &str) -> Server {
+        Server::start(b"", b"* OK ", |directory, port| dovecot(directory, port, 0, &format!("ssl = no\n{settings}")))
+    }
+
+    /// The same with STARTTLS, and TLS on the port that is told, with a new certificate for `localhost`. At 127.0.0.2,
+    /// where it takes clients for distant ones, nobody logs in in the clear.
+    #[must_use]
+    pub fn dovecot_tls() -> (Server, SocketAddr) {
+        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = Server::start(b"", b"* OK ", |directory, port| {
+            address.set_port(free_port());
+            let (certificate, key) = certify(directory);
+            let settings = format!(
+                "ssl = yes\nssl_cert = <{}\nssl_key = <{}\ndisable_plaintext_auth = yes\nlisten = 127.0.0.1, 127.0.0.2\n",
+                certificate.display(),
+                key.display()
+            );
+            dovecot(directory, port, address.port(), &settings)
+        });
+        (server, address)
+    }
+
+    /// The mailbox of a user of [`dovecot`](Self::dovecot).
+    #[must_use]
+    pub fn maildir(&self, user: &str) -> Maildir {
+        Maildir { path: self.directory.path().join("home").join(user).join("Maildir"), owner: mail_owner() }
+    }
+
+    /// Has Dovecot's own agent deliver a message.
+    pub fn deliver_by_agent(&self, user: &str, message: &str) {
+        // Where Debian has it.
+        let mut agent = Command::new("/usr/lib/dovecot/dovecot-lda");
+        agent.arg("-c").arg(self.directory.path().join("dovecot.conf")).args(["-d", user]);
+        let mut agent = agent.stdin(Stdio::piped()).spawn().unwrap();
+        agent.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
+        assert!(agent.wait().unwrap().success());
+    }
+
+    /// The certificate of [`redis_tls`](Self::redis_tls) and [`dovecot_tls`](Self::dovecot_tls).
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.directory.path().join("certificate.pem")
@@ -134,37 +175,147 @@ impl Server {
         false
     }
 
-    /// What it printed.
+    /// What it printed, and what is in its log.
     fn output(&self) -> String {
-        fs::read_to_string(self.directory.path().join("output")).unwrap_or_default()
+        ["output", "log"].map(|name| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()).concat()
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks it to end, and waits until it has, with all its processes.
     pub fn stop(&mut self) {
-        self.signal(Signal::TERM);
+        self.signal(Signal::TERM).unwrap();
     }
 
     /// Ends it at once.
     pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
+        self.signal(Signal::KILL).unwrap();
     }
 
-    fn signal(&mut self, signal: Signal) {
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
         let id = Pid::from_child(&self.process);
-        kill_process(id, signal).unwrap();
-        self.process.wait().unwrap();
+        let has_group = getpgid(Some(id))? == id;
+        if has_group { kill_process_group(id, signal) } else { kill_process(id, signal) }?;
+        self.process.wait()?;
+        let began = Instant::now();
+        // What is killed needs no time to end, only to be forgotten by the system.
+        while has_group && signal != Signal::KILL && test_kill_process_group(id).is_ok() {
+            if began.elapsed() > PATIENCE {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if let Ok(None) = self.process.try_wait() {
+            let _ = self.signal(Signal::KILL);
+        }
         if thread::panicking() {
             eprintln!("the server said:\n{}", self.output());
         }
     }
+}
+
+/// One that fits no quotes.
+pub const PASSWORD: &str = r#"sésame "ouvre" \toi"#;
+
+/// Dovecot with each session a process, all in a group of their own: its first process alone would leave them behind.
+fn dovecot(directory: &Path, port: u16, tls_port: u16, settings: &str) -> Command {
+    // It does not do all as root, and must find its way here.
+    fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| directory.join(name).display().to_string();
+    let (user, group) = mail_owner();
+    let mut users = String::new();
+    for (name, password) in [("alice", "secret"), ("bob", "secret"), ("carol", PASSWORD)] {
+        let home = path(&format!("home/{name}"));
+        users += &format!("{name}:{{PLAIN}}{password}:{user}:{group}::{home}::\n");
+        for part in ["", "Maildir", "Maildir/cur", "Maildir/new", "Maildir/tmp"] {
+            let part = Path::new(&home).join(part);
+            fs::create_dir_all(&part).unwrap();
+            chown(part, Some(user), Some(group)).unwrap();
+        }
+    }
+    fs::write(path("users"), users).unwrap();
+    let ours = match id(&["-u"]).as_str() {
+        "0" => String::new(),
+        _ => format!(
+            "default_internal_user = {0}\ndefault_login_user = {0}\ndefault_internal_group = {1}\n",
+            id(&["-un"]),
+            id(&["-gn"])
+        ),
+    };
+    let configuration = format!(
+        "base_dir = {run}\nstate_dir = {run}\nlog_path = {log}\nprotocols = imap\nlisten = 127.0.0.1\n\
+         disable_plaintext_auth = no\nauth_failure_delay = 0\nauth_mechanisms = plain login\n\
+         mail_location = maildir:~/Maildir\nmail_max_userip_connections = 100\nfirst_valid_uid = 1\n{ours}\
+         service anvil {{\nchroot =\nunix_listener anvil-auth-penalty {{\nmode = 0\n}}\n}}\n\
+         service imap-login {{\nchroot =\ninet_listener imap {{\nport = {port}\n}}\n\
+         inet_listener imaps {{\nport = {tls_port}\n}}\n}}\n\
+         passdb {{\ndriver = passwd-file\nargs = {users}\n}}\nuserdb {{\ndriver = passwd-file\nargs = {users}\n}}\n\
+         {settings}\n",
+        run = path("run"),
+        log = path("log"),
+        users = path("users"),
+    );
+    fs::write(path("dovecot.conf"), configuration).unwrap();
+    let mut command = Command::new("dovecot");
+    command.arg("-F").arg("-c").arg(path("dovecot.conf")).process_group(0);
+    command
+}
+
+/// Whose the mail is: ours, or of a user whom Dovecot accepts where we are root.
+fn mail_owner() -> (u32, u32) {
+    let whose: &[&str] = if id(&["-u"]) == "0" { &["mail"] } else { &[] };
+    (id(&[&["-u"], whose].concat()).parse().unwrap(), id(&[&["-g"], whose].concat()).parse().unwrap())
+}
+
+fn id(arguments: &[&str]) -> String {
+    let output = Command::new("id").args(arguments).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Where the mail of a user is.
+#[derive(Clone, Debug)]
+pub struct Maildir {
+    path: PathBuf,
+    owner: (u32, u32),
+}
+
+impl Maildir {
+    /// Delivers a message: it appears as a whole.
+    pub fn deliver(&self, message: &str) {
+        let name = self.write("tmp", "", message);
+        fs::rename(self.path.join("tmp").join(&name), self.path.join("new").join(name)).unwrap();
+    }
+
+    /// Puts messages there that are not recent, in this order, before anybody has looked.
+    pub fn fill(&self, messages: impl IntoIterator<Item = String>) {
+        for message in messages {
+            self.write("cur", ":2,", &message);
+        }
+    }
+
+    fn write(&self, part: &str, flags: &str, message: &str) -> String {
+        static LAST: AtomicU32 = AtomicU32::new(1_000_000_000);
+        let name = format!("{}.live{flags}", LAST.fetch_add(1, Ordering::Relaxed));
+        let path = self.path.join(part).join(&name);
+        fs::write(&path, message).unwrap();
+        chown(path, Some(self.owner.0), Some(self.owner.1)).unwrap();
+        name
+    }
+}
+
+/// A new certificate for `localhost`, and its key.
+fn certify(directory: &Path) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (certificate, key)
 }
 
 fn free_port() -> u16 {
