@@ -1,4 +1,4 @@
-//! The examples `mpd_watch` and `redis_watch`, as processes.
+//! The examples `mpd_watch`, `redis_watch` and `imap_watch`, as processes.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
@@ -25,6 +25,11 @@ impl Drop for Started {
 
 /// As the README starts them.
 fn start(example: &str, arguments: &[&str]) -> Started {
+    start_with(example, arguments, &[])
+}
+
+/// Likewise, with variables in its environment.
+fn start_with(example: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Started {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     // Built before it is run, so that what is killed is the example.
     let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", example]).current_dir(root).status();
@@ -32,7 +37,13 @@ fn start(example: &str, arguments: &[&str]) -> Started {
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release")).unwrap();
     let mut command = Command::new(target.parent().unwrap().join("debug/examples").join(example));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .env_remove("IMAP_PASSWORD")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let out = BufReader::new(process.stdout.take().unwrap());
     Started { process, out }
@@ -135,4 +146,81 @@ fn redis_watch() {
     }
     let (code, ..) = start("redis_watch", &[&plain]).end();
     assert_eq!(code, Some(2), "no channel");
+}
+
+#[test]
+fn imap_watch() {
+    let (server, tls) = Server::dovecot_tls();
+    let certificate = server.certificate();
+    let certificate = certificate.to_str().unwrap();
+    let maildir = server.maildir("alice");
+    let password = |password| [("IMAP_PASSWORD", password)];
+    maildir.fill(["Subject: old\r\n\r\n".into()]);
+    let (plain, secure) = (server.address, tls.port());
+    let urls = [
+        (format!("imap://alice@{plain}/INBOX"), None),
+        (format!("imaps://alice@localhost:{secure}/INBOX"), Some(certificate)),
+        (format!("imap+starttls://alice@localhost:{}", plain.port()), Some(certificate)),
+    ];
+    let mut messages = 1;
+    for (url, ca) in &urls {
+        let mut arguments = vec![&**url, "--count", "2"];
+        arguments.extend(ca.iter().flat_map(|ca| ["--ca", ca]));
+        let mut example = start_with("imap_watch", &arguments, &password("secret"));
+        assert_eq!(example.line(), format!("exists: {messages}\n"), "{url}");
+        let (mut said, mut mails) = (Vec::new(), Vec::new());
+        for (from, subject) in
+            [("=?utf-8?Q?J=C3=BCrgen?= <j@example.org>", "=?iso-8859-1?Q?Gr=FC=DFe?="), ("k@example.org", "a | b")]
+        {
+            maildir.deliver(&format!("From: {from}\r\nSubject: {subject}\r\n\r\nhello\r\n"));
+            messages += 1;
+            // Dovecot may tell of the number of messages more than once.
+            loop {
+                let line = example.line();
+                assert!(!line.is_empty(), "{url}: {said:?}");
+                said.push(line);
+                if let Some(mail) = said.last().unwrap().strip_prefix("mail: ") {
+                    mails.push(mail.to_owned());
+                    break;
+                }
+            }
+        }
+        assert_eq!(mails, ["Jürgen <j@example.org> | Grüße\n", "k@example.org | a | b\n"], "{url}");
+        assert!(said.contains(&format!("exists: {messages}\n")), "{url}: {said:?}");
+        let (code, out, error) = example.end();
+        assert_eq!((code, &*out, &*error), (Some(0), "", ""), "{url}");
+    }
+
+    let ends = |url: &str, ca: Option<&str>, variables: &[(&str, &str)], code: i32, expected: &str| {
+        let mut arguments = vec![url];
+        arguments.extend(ca.iter().flat_map(|ca| ["--ca", ca]));
+        let (ended, out, error) = start_with("imap_watch", &arguments, variables).end();
+        assert_eq!((ended, &*out), (Some(code), ""), "{url}: {error}");
+        assert!(error.contains(expected) && (code == 2 || error.lines().count() == 1), "{url}: {error}");
+    };
+    let [(plain, _), (secure, ca), (starttls, _)] = &urls;
+    ends(plain, None, &password("wrong"), 1, "imap_watch: the server refused: NO [AUTHENTICATIONFAILED]");
+    ends(plain, None, &[], 1, "imap_watch: IMAP_PASSWORD: ");
+    ends(&format!("{plain}/nothing"), None, &password("secret"), 1, "imap_watch: the server refused: NO ");
+    // Nobody whom the platform trusts vouches for this certificate, and nobody at all for that name.
+    ends(secure, None, &password("secret"), 1, "imap_watch: the connection failed: invalid peer certificate");
+    ends(starttls, None, &password("secret"), 1, "imap_watch: the connection failed: invalid peer certificate");
+    let elsewhere = secure.replace("localhost", "127.0.0.1");
+    ends(&elsewhere, *ca, &password("secret"), 1, "imap_watch: the connection failed: invalid peer certificate");
+    for wrong in ["imap://h", "imap://alice:secret@h", "pop://alice@h", "alice@h"] {
+        ends(wrong, None, &password("secret"), 2, "it must be imap://USER@HOST");
+    }
+
+    // Told from a connection that was cut.
+    let mut server = server;
+    for (kill, expected) in [(false, "the server closed the connection: "), (true, "cannot connect to ")] {
+        let mut example = start_with("imap_watch", &[plain], &password("secret"));
+        if !kill {
+            assert_eq!(example.line(), format!("exists: {messages}\n"));
+            server.stop();
+        }
+        let (code, out, error) = example.end();
+        assert_eq!((code, &*out), (Some(1), ""), "{error}");
+        assert!(error.starts_with(&format!("imap_watch: {expected}")) && error.lines().count() == 1, "{error}");
+    }
 }

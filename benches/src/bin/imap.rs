@@ -230,10 +230,9 @@ async fn with_async_imap(address: SocketAddr, idle: &Barrier, seen: &mut Seen) -
             let from = seen.next;
             let mut fetches = session.uid_fetch(format!("{from}:*"), ITEMS).await?;
             while let Some(fetch) = fetches.try_next().await? {
-                if let (Some(uid), Some(envelope)) = (fetch.uid, fetch.envelope()) {
-                    if envelope.subject.is_some() {
-                        seen.message(from, uid);
-                    }
+                let subject = fetch.envelope().and_then(|envelope| envelope.subject.as_ref());
+                if let (Some(uid), Some(_)) = (fetch.uid, subject) {
+                    seen.message(from, uid);
                 }
             }
             drop(fetches);
