@@ -10,7 +10,7 @@ use sonnette::imap::{
     Command, Condition, Imap, MAX_CHALLENGE, MAX_CHALLENGES, Notification, Plain, Responder, TIMEOUTS, Unparsed,
     XOAuth2,
 };
-use sonnette::{ClientState, Error, Event, Invalid, Limits, Mode, Reason};
+use sonnette::{ClientState, Error, Event, Invalid, Limits, Mode, Protocol, Reason};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -133,6 +133,11 @@ fn literals_wait_as_long_as_they_have_to() {
     assert_eq!(asked("LITERAL+", append().synchronising()), "A2 APPEND a (\\Seen) {5000}\r\n");
     assert_eq!(asked("literal+", append()), format!("A2 APPEND a (\\Seen) {{5000+}}\r\n{}\r\n", "x".repeat(5_000)));
     assert_eq!(asked("LITERAL-", Command::append("a", "", "y\r\n")), "A2 APPEND a {3+}\r\ny\r\n\r\n");
+
+    for (octets, sign) in [(4_096, "+"), (4_097, "")] {
+        let written = asked("LITERAL-", Command::new("X").literal("x".repeat(octets)));
+        assert!(written.starts_with(&format!("A2 X {{{octets}{sign}}}\r\n")));
+    }
 
     let mut state = greeted("* OK ready");
     let login = state.request(Command::login("ä", "ö")).unwrap();
@@ -521,6 +526,23 @@ fn notifications() {
 }
 
 #[test]
+fn what_is_told_is_shown_on_one_line() {
+    let mut state = greeted("* OK ready");
+    let mut shown = |line: &str| {
+        say(&mut state, line);
+        match state.poll_event() {
+            Ok(Some(Event::Notification(told))) => format!("{told:?}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    };
+    assert_eq!(shown("* NO"), "Status(Status(NO))");
+    assert_eq!(shown("* OK [X] it's \u{1b}[2J\"ü\""), r#"Status(Status(OK [X] it's \x1b[2J"\xc3\xbc"))"#);
+    assert_eq!(shown("* x {3}\r\n\r\n'y"), r"Other(Data(x {3}\r\n\r\n'y))");
+    assert_eq!(format!("{:?}", Command::login("alice", "secret")), "Command(LOGIN, 2 arguments)");
+    assert_eq!(Unparsed.to_string(), "data that are not understood");
+}
+
+#[test]
 fn data_are_read_by_a_parser() {
     let mut state = greeted("* OK ready");
     let mut data = |line: &str| {
@@ -536,6 +558,9 @@ fn data_are_read_by_a_parser() {
     assert!(matches!(&items[0], MessageDataItem::Uid(uid) if uid.get() == 7), "{items:?}");
     let MessageDataItem::BodyExt { data: body, .. } = &items[1] else { panic!("{items:?}") };
     assert_eq!(body.0.as_ref().unwrap().as_ref(), b"A\r\n{5}");
+
+    // What ends like the announcement of a literal is none.
+    assert_eq!(&data("* x {1}\r\na5}")[..], b"x {1}\r\na5}");
 
     let search = data("* SEARCH 2 84 882");
     let Ok(response::Data::Search(numbers, _)) = search.parse() else { panic!("{:?}", search.parse()) };
@@ -621,6 +646,8 @@ fn timeouts_are_on_and_each_by_itself() {
 
 #[test]
 fn limits_count_what_is_announced() {
+    let Limits { line, answer, output, .. } = Imap::LIMITS;
+    assert_eq!((line, answer, output), (1 << 20, 1 << 26, 1 << 26));
     for (octets, end) in [(50, Ok(None)), (51, Err(Error::AnswerTooLong { limit: 60 }))] {
         let mut state = ClientState::with_limits(Imap::new(), Limits::new().with_line(100).with_answer(60));
         say(&mut state, "* OK ready");
