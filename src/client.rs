@@ -10,7 +10,7 @@ use crate::output::{Dropped, Mark, Opener, Output};
 use crate::queue::{Entry, Inside, What};
 use crate::{
     Decoded, Encoder, EnterAnswer, Error, Excerpt, Fault, Invalid, LeaveAnswer, Limits, LineDecoder, LineTooLong, Mode,
-    Pending, Protocol, Reason, Rejected, RequestId, Setting,
+    Pending, Protocol, Reason, Rejected, RequestId, Setting, StreamUnchanged,
 };
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::{fmt, hash, time::Duration};
@@ -480,27 +480,29 @@ impl<P: Protocol> ClientState<P> {
         }
     }
 
-    /// The stream has been changed as the last answer allowed ([`Protocol::changes_stream`]): what is received from now on
-    /// came over the new one. Does nothing if no change was allowed.
+    /// The stream has been changed as the answer allowed that was polled last ([`Protocol::changes_stream`]): what is
+    /// received from now on came over the new one.
     ///
     /// Call it before the new stream is spoken over, TLS' handshake included. Adapters give the state and the stream out,
     /// and go on with the state over the new stream.
     ///
     /// # Errors
-    /// [`Error::Injected`], and the connection is over, if anything was received behind that answer; or why it was over
-    /// already.
-    pub fn stream_changed(&mut self) -> Result<(), Error> {
-        if self.expect == Expect::NewStream && matches!(self.end, End::Open) {
-            if self.lines.unread().is_empty() {
-                self.expect = Expect::Begin;
-            } else {
-                self.finish(Some(Error::Injected));
-            }
-        }
+    /// [`StreamUnchanged`]: do not change it. If anything was received behind that answer, the connection is over
+    /// ([`Error::Injected`]).
+    pub fn stream_changed(&mut self) -> Result<(), StreamUnchanged> {
         match &self.end {
-            End::Over(Some(error)) => Err(error.clone()),
-            End::Open | End::Eof | End::Over(None) | End::Told => Ok(()),
+            End::Open if self.expect != Expect::NewStream => return Err(StreamUnchanged::NotAllowed),
+            End::Open if self.lines.unread().is_empty() => {
+                self.expect = Expect::Begin;
+                return Ok(());
+            }
+            End::Open => self.finish(Some(Error::Injected)),
+            End::Eof | End::Over(_) | End::Told => {}
         }
+        Err(match &self.end {
+            End::Over(Some(error)) => StreamUnchanged::Failed(error.clone()),
+            End::Open | End::Eof | End::Over(None) | End::Told => StreamUnchanged::Closed,
+        })
     }
 
     /// The next event, or `Ok(None)` until more is received or asked.
@@ -792,9 +794,8 @@ impl<P: Protocol> ClientState<P> {
                 None
             }
             Decoded::Respond { response } => {
-                // So what a server can make the machine hold is one response.
-                if !self.output.window().is_empty() {
-                    return Err(Fault::Violation("a challenge before what it answers was sent"));
+                if self.output.waiting().saturating_add(response.len()) > self.limits.output {
+                    return Err(Fault::Violation("challenges come faster than their answers can be written"));
                 }
                 let (at, octets) = (self.output.put_before_gate(&response), response.len() as u64);
                 self.queue.iter_mut().filter(|entry| entry.starts_at >= at).for_each(|entry| entry.starts_at += octets);

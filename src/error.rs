@@ -92,6 +92,36 @@ impl fmt::Debug for Excerpt {
     }
 }
 
+/// Why the stream must not be changed ([`ClientState::stream_changed`](crate::ClientState::stream_changed)).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StreamUnchanged {
+    /// No answer has allowed it, or it was not polled yet. The connection goes on over the stream as it is.
+    NotAllowed,
+    /// The connection has ended.
+    Closed,
+    /// The connection is over, for this reason.
+    Failed(Error),
+}
+
+impl fmt::Display for StreamUnchanged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StreamUnchanged::NotAllowed => f.write_str("the server has not allowed the stream to be changed"),
+            StreamUnchanged::Closed => f.write_str("the connection has ended"),
+            StreamUnchanged::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl error::Error for StreamUnchanged {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            StreamUnchanged::Failed(error) => Some(error),
+            StreamUnchanged::NotAllowed | StreamUnchanged::Closed => None,
+        }
+    }
+}
+
 /// A call that the machine did not carry out: the value comes back, and nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejected<T> {

@@ -26,6 +26,7 @@
 //! # The end
 //! A server that is about to close says so, and it is told: [`Notification::Bye`], then [`Closed`](crate::Event::Closed).
 //! Without the first the connection was cut; the application's own leave is [`Left`](crate::Event::Left) with `asked`.
+//! [`Imap::bye`] keeps it.
 //!
 //! # Time
 //! [`TIMEOUTS`] are on by default: a mode is renewed in time, counted from when it was entered, and a server that has
@@ -61,7 +62,10 @@
 //! [`Data::parse`]. That is `imap-codec`: `no_std`, without `unsafe`, fuzzed, with a limit to what is nested in what, under
 //! the licences and for the compilers of this crate. (`imap-proto`, which more clients use, needs std, and overflows its stack
 //! where a server nests parts of a message deep enough.) It is a pre-release: a newer one is a breaking change of this
-//! crate. Data that it does not understand are told all the same, as octets.
+//! crate. Data that it does not understand are told all the same, as octets: letters beyond ASCII's between quotes, `()`
+//! where an address list should be `NIL`, items of FETCH that are a vendor's own, ESEARCH. Nor are data read here that would take far
+//! more memory than their octets, see [`Data::parse`]. Status responses are read as text: a literal inside a response code,
+//! which the grammar allows, is a violation.
 //!
 //! # Watch a mailbox
 #![doc = include_str!("imap/watch.md")]
@@ -84,8 +88,8 @@ use alloc::format;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use command::{Literals, Noted};
-use core::mem;
 use core::time::Duration;
+use core::{fmt, mem};
 use response::{decimal, split};
 use sasl::Dialogue;
 
@@ -100,7 +104,7 @@ pub const TIMEOUTS: Timeouts =
     Timeouts { reply: None, refresh: Some(Duration::from_secs(28 * 60)), silence: Some(Duration::from_secs(5 * 60)) };
 
 /// A client of IMAP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Imap {
     greeting: Option<Status>,
     bye: Option<Status>,
@@ -109,13 +113,25 @@ pub struct Imap {
     /// Of the data that are being read: from `* ` on, with the octets that were announced.
     line: Vec<u8>,
     dialogue: Option<Dialogue>,
+    /// The response that crossed the refusal of a login: the server may take it for a command.
+    stray: Vec<u8>,
 }
+
+/// Octets of capabilities that are kept, at most: they are looked through for each command. Dovecot has some five hundred.
+const MAX_CAPABILITIES: usize = 8 * 1024;
 
 impl Imap {
     /// A client that has not been greeted yet.
     #[must_use]
     pub const fn new() -> Self {
-        Imap { greeting: None, bye: None, capabilities: Bytes::new(), line: Vec::new(), dialogue: None }
+        Imap {
+            greeting: None,
+            bye: None,
+            capabilities: Bytes::new(),
+            line: Vec::new(),
+            dialogue: None,
+            stray: Vec::new(),
+        }
     }
 
     /// How the server has greeted: [`Condition::PreAuth`] if there is no need to log in.
@@ -131,7 +147,7 @@ impl Imap {
     }
 
     /// What the server can do, as it told last: in its greeting, with the answer to a login, or when it was asked. None before
-    /// that, and after STARTTLS.
+    /// that, and after STARTTLS. Only those in the first 8 KiB are remembered.
     pub fn capabilities(&self) -> impl Iterator<Item = &[u8]> {
         self.capabilities.split(|&octet| octet == b' ').filter(|name| !name.is_empty())
     }
@@ -154,8 +170,16 @@ impl Imap {
 
     fn learn_capabilities(&mut self, status: &Status) {
         if let Some(capabilities) = status.code_named("CAPABILITY") {
-            self.capabilities = Bytes::copy_from_slice(capabilities);
+            self.remember(capabilities);
         }
+    }
+
+    fn remember(&mut self, capabilities: &[u8]) {
+        let whole = match capabilities.get(..=MAX_CAPABILITIES) {
+            None => capabilities,
+            Some(start) => start.rsplitn(2, |&octet| octet == b' ').nth(1).unwrap_or_default(),
+        };
+        self.capabilities = Bytes::copy_from_slice(whole);
     }
 
     /// A line that begins with `* `.
@@ -204,7 +228,7 @@ impl Imap {
         if let Notification::Other(data) = &notification {
             let (word, rest) = split(data);
             if word.eq_ignore_ascii_case(b"CAPABILITY") {
-                self.capabilities = Bytes::copy_from_slice(rest);
+                self.remember(rest);
             }
         }
         Ok(Decoded::Notification(notification))
@@ -217,8 +241,13 @@ impl Imap {
             Condition::No | Condition::Bad => true,
             Condition::Bye | Condition::PreAuth => return Err(Fault::Violation("a tagged answer is OK, NO or BAD")),
         };
-        if tag == b"DONE" && refused {
+        if refused && tag.eq_ignore_ascii_case(b"DONE") {
             // It crossed the end of the IDLE, and was taken for a tag.
+            return Ok(Decoded::Nothing);
+        }
+        if refused && !tag.is_empty() && tag == self.stray {
+            // Likewise, the end of a login.
+            self.stray = Vec::new();
             return Ok(Decoded::Nothing);
         }
         let number = tag.strip_prefix(b"A").filter(|digits| !digits.starts_with(b"0")).and_then(decimal);
@@ -229,10 +258,11 @@ impl Imap {
         match pending.get(id) {
             Some(Asked::Request { note, .. }) => {
                 if matches!(note.0, Noted::Authenticate { .. }) {
-                    self.dialogue = None;
+                    let last = self.dialogue.take().map(Dialogue::into_last);
+                    self.stray = last.filter(|_| refused).unwrap_or_default();
                 }
                 if note.0 == Noted::StartTls && !refused {
-                    self.capabilities = Bytes::new();
+                    (self.capabilities, self.bye) = (Bytes::new(), None);
                 } else {
                     self.learn_capabilities(&status);
                 }
@@ -268,6 +298,19 @@ fn announced(line: &[u8]) -> Result<Option<u64>, Fault> {
             crate::protocol::length(digits, "a literal has a length").map(Some)
         }
         _ => Ok(None),
+    }
+}
+
+/// What is being read, and secrets, are counted, not shown.
+impl fmt::Debug for Imap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("greeting", &self.greeting)
+            .field("bye", &self.bye)
+            .field("capabilities", &self.capabilities)
+            .field("line", &self.line.len())
+            .field("dialogue", &self.dialogue)
+            .finish_non_exhaustive()
     }
 }
 

@@ -114,7 +114,7 @@ pub mod mpd;
 pub mod redis;
 
 pub use client::{ClientState, Event, Timeouts};
-pub use error::{Error, Excerpt, Invalid, Reason, Rejected};
+pub use error::{Error, Excerpt, Invalid, Reason, Rejected, StreamUnchanged};
 pub use limits::Limits;
 pub use lines::{Frame, LineDecoder, LineTooLong, Terminator};
 pub use modes::Mode;

@@ -264,7 +264,8 @@ pub enum Decoded<P: Protocol> {
     /// The server's go-ahead for the rest of a request, see [`Encoder::await_continuation`].
     Continue,
     /// The server's challenge to a request whose rest waits for its continuation, and the octets of our response. They go
-    /// out in front of that rest, which waits on. (SASL)
+    /// out in front of that rest, which waits on. (SASL) They count against [`Limits::output`]: it is a violation to
+    /// challenge faster than they can be written.
     Respond {
         /// The response, whole lines.
         response: Vec<u8>,

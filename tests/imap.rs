@@ -10,7 +10,7 @@ use sonnette::imap::{
     Command, Condition, Imap, MAX_CHALLENGE, MAX_CHALLENGES, Notification, Plain, Responder, TIMEOUTS, Unparsed,
     XOAuth2,
 };
-use sonnette::{ClientState, Error, Event, Invalid, Limits, Mode, Protocol, Reason};
+use sonnette::{ClientState, Error, Event, Invalid, Limits, Mode, Protocol, Reason, StreamUnchanged};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -108,9 +108,28 @@ fn strings_are_atoms_quoted_or_literals() {
 #[test]
 fn what_would_be_another_command_is_refused() {
     let mut state = greeted("* OK ready");
-    for name in
-        ["", " ", "NOOP ", " NOOP", "UID  COPY", "A\r\nB", "A\0", "FETCH 1:*", "X{1}", "ü", "\"X\"", "idle", "Done"]
-    {
+    for name in [
+        "",
+        " ",
+        "NOOP ",
+        " NOOP",
+        "UID  COPY",
+        "A\r\nB",
+        "A\0",
+        "FETCH 1:*",
+        "X{1}",
+        "ü",
+        "\"X\"",
+        "idle",
+        "Done",
+        "UID ",
+        "UID A B",
+        "COMPRESS DEFLATE",
+        "AUTHENTICATE PLAIN",
+        "STARTTLS x",
+        "LOGIN alice",
+        "IDLE x",
+    ] {
         invalid(&mut state, Command::new(name));
     }
     for syntax in ["1\r\nA9 LOGOUT", "\n", "\r", "\0", "x {4}", "{4+}", "{"] {
@@ -168,6 +187,7 @@ fn secrets_are_not_shown() {
         Plain::new("alice", "secret"),
         XOAuth2::new("alice", "secret")
     );
+    assert!(shown.contains("Plain { user: \"alice\", .. } XOAuth2 { user: \"alice\", .. }"), "{shown}");
     assert!(!shown.contains("secret") && !shown.contains("AGFsaWNlAHNlY3JldA=="), "{shown}");
 }
 
@@ -273,20 +293,74 @@ fn what_is_no_challenge_ends_the_connection() {
         }
         state.poll_event().err()
     };
-    for line in ["+ not base64", "+ YQ", "+ =", &format!("+ {}", "A".repeat(MAX_CHALLENGE + 4))] {
-        assert!(matches!(fails(&[line]), Some(Error::Violation { .. })), "{line}");
-    }
+    let long = format!("+ {}", "A".repeat(MAX_CHALLENGE + 4));
+    assert!(matches!(fails(&[&long]), Some(Error::Violation { .. })));
     assert!(matches!(fails(&["+ YQ=="; MAX_CHALLENGES + 1]), Some(Error::Violation { .. })));
     assert_eq!(fails(&["+ YQ=="; MAX_CHALLENGES]), None);
     assert_eq!(fails(&[&format!("+ {}", "A".repeat(MAX_CHALLENGE))]), None);
 
-    // So it cannot be made to answer again and again what nobody reads.
+    // However they are cut, and whether what they are answered is written meanwhile.
     let mut state = greeted(GREETING);
-    state.request(Command::authenticate(Steps(&[""; 100]))).unwrap();
-    written(&mut state);
+    state.request(Command::authenticate(Steps(&["", ""]))).unwrap();
     say(&mut state, "+ YQ==\r\n+ YQ==");
-    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { sent: true, .. }))));
+    assert_eq!(state.poll_event(), Ok(None));
+    assert_eq!(written(&mut state), "A2 AUTHENTICATE X-STEPS\r\nPGE+\r\nPGEsYT4=\r\n");
+
+    // But not for ever.
+    let mut state = ClientState::with_limits(Imap::new(), Limits::new().with_output(40));
+    say(&mut state, GREETING);
+    state.request(Command::authenticate(Steps(&["", ""]))).unwrap();
+    say(&mut state, "+ YQ==\r\n+ YQ==");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { sent: false, .. }))));
     assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+}
+
+#[test]
+fn a_challenge_that_cannot_be_read_cancels_and_one_that_says_nothing_is_not_read() {
+    for (challenge, response) in
+        [("+ not base64", "*\r\n"), ("+ YQ", "*\r\n"), ("+ YQ== ", "PGE+\r\n"), ("+", "PD4=\r\n")]
+    {
+        let mut state = greeted(GREETING);
+        state.request(Command::authenticate(Steps(&[""]))).unwrap();
+        written(&mut state);
+        say(&mut state, challenge);
+        assert_eq!(state.poll_event(), Ok(None));
+        assert_eq!(written(&mut state), response, "{challenge}");
+    }
+    for challenge in ["+", "+ ", "+  ", "+ =", "+ Go ahead"] {
+        let mut state = greeted("* OK ready");
+        state.request(Command::authenticate(Plain::new("bob", "secret"))).unwrap();
+        written(&mut state);
+        say(&mut state, challenge);
+        assert_eq!(state.poll_event(), Ok(None));
+        assert_eq!(written(&mut state), "AGJvYgBzZWNyZXQ=\r\n", "{challenge}");
+    }
+}
+
+/// It is then taken for a command, with the secret as its tag.
+#[test]
+fn a_response_that_crosses_the_refusal_of_its_login_is_no_tag() {
+    let mut state = greeted("* OK ready");
+    let login = state.request(Command::authenticate(Plain::new("bob", "secret"))).unwrap();
+    written(&mut state);
+    say(&mut state, "+ \r\nA2 NO too late");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Refused { id, .. })) if id == login));
+    assert_eq!(written(&mut state), "AGJvYgBzZWNyZXQ=\r\n");
+    say(&mut state, "AGJvYgBzZWNyZXQ= BAD Unknown command");
+    assert_eq!(state.poll_event(), Ok(None));
+    let shown = format!("{state:?}");
+    assert!(!shown.contains("AGJv"), "{shown}");
+    // Once.
+    say(&mut state, "AGJvYgBzZWNyZXQ= BAD Unknown command");
+    assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+}
+
+#[test]
+fn a_responder_is_equal_to_itself_alone() {
+    let plain = || Command::authenticate(Plain::new("alice", "secret"));
+    let one = plain();
+    assert_eq!(one, one.clone());
+    assert_ne!(one, plain());
 }
 
 #[test]
@@ -347,9 +421,12 @@ fn a_stream_is_changed_and_capabilities_are_forgotten() {
     assert!(matches!(state.enter(()).unwrap_err().reason, Reason::Invalid(_)));
     assert!(!state.leave());
     assert_eq!(state.ring(Command::noop(), ()).unwrap_err().value, (Command::noop(), ()));
+    assert_eq!(state.stream_changed(), Err(StreamUnchanged::NotAllowed));
     state.receive(b"A2 OK [CAPABILITY FORGED] begin");
     assert_eq!(state.poll_event(), Ok(None));
     state.receive(b"\r\n");
+    // Not before it is polled.
+    assert_eq!(state.stream_changed(), Err(StreamUnchanged::NotAllowed));
     assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { id: answered, .. })) if answered == id));
     assert_eq!(state.poll_event(), Ok(None));
     invalid(&mut state, Command::noop());
@@ -364,7 +441,7 @@ fn a_stream_is_changed_and_capabilities_are_forgotten() {
     assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
     assert_eq!(state.protocol().capabilities().collect::<Vec<_>>(), [&b"IMAP4rev1"[..], b"AUTH=PLAIN"]);
     // Nothing to change.
-    assert_eq!(state.stream_changed(), Ok(()));
+    assert_eq!(state.stream_changed(), Err(StreamUnchanged::NotAllowed));
 }
 
 #[test]
@@ -384,14 +461,14 @@ fn what_was_injected_is_not_taken_for_what_comes_over_tls() {
                 }
             }
             if polls {
-                assert_eq!(state.stream_changed(), Err(Error::Injected));
+                assert_eq!(state.stream_changed(), Err(StreamUnchanged::Failed(Error::Injected)));
             }
             while let Ok(Some(event)) = state.poll_event() {
                 events.push(event);
             }
             assert!(matches!(&events[..], [Event::Reply { id: answered, .. }] if *answered == id), "{events:?}");
             assert_eq!(state.poll_event(), Err(Error::Injected));
-            assert_eq!(state.stream_changed(), Err(Error::Injected));
+            assert_eq!(state.stream_changed(), Err(StreamUnchanged::Failed(Error::Injected)));
             assert_eq!(state.mode(), Mode::Closed);
             assert_eq!(state.request(Command::noop()).unwrap_err().reason, Reason::Closed);
         }
@@ -403,7 +480,7 @@ fn what_was_injected_is_not_taken_for_what_comes_over_tls() {
     state.receive(b"A2 OK begin\r\n* OK");
     assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
     assert_eq!(state.unread(), b"* OK");
-    assert_eq!(state.stream_changed(), Err(Error::Injected));
+    assert_eq!(state.stream_changed(), Err(StreamUnchanged::Failed(Error::Injected)));
     assert_eq!(state.poll_event(), Err(Error::Injected));
 }
 
@@ -435,8 +512,9 @@ fn a_change_of_stream_is_asked_for_alone_and_may_be_refused() {
     say(&mut state, "A2 OK begin");
     assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
     state.receive_eof();
+    assert_eq!(state.stream_changed(), Err(StreamUnchanged::Closed));
     assert_eq!(state.poll_event(), Ok(Some(Event::Closed)));
-    assert_eq!(state.stream_changed(), Ok(()));
+    assert_eq!(state.stream_changed(), Err(StreamUnchanged::Closed));
     assert_eq!(state.poll_event(), Ok(None));
 }
 
@@ -479,6 +557,24 @@ fn greetings() {
         let Err(Error::GreetingRefused(excerpt)) = state.poll_event() else { panic!("{refused}") };
         assert_eq!(excerpt.as_bytes(), refused.as_bytes());
     }
+}
+
+#[test]
+fn so_many_capabilities_are_remembered() {
+    let mut state = greeted("* OK ready");
+    let names: Vec<String> = (0..2_000).map(|number| format!("X{number:03}")).collect();
+    say(&mut state, &format!("* CAPABILITY {}", names.join(" ")));
+    let Ok(Some(Event::Notification(Notification::Other(data)))) = state.poll_event() else { panic!("no data") };
+    assert!(data.ends_with(b"X1999"));
+    let known: Vec<_> = state.protocol().capabilities().collect();
+    assert!(
+        (1_500..1_600).contains(&known.len())
+            && known.iter().zip(&names).all(|(known, name)| *known == name.as_bytes())
+    );
+    // Whole ones.
+    say(&mut state, &format!("* CAPABILITY A {}", "x".repeat(10_000)));
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Notification(_)))));
+    assert_eq!(state.protocol().capabilities().collect::<Vec<_>>(), [b"A"]);
 }
 
 #[test]
@@ -539,6 +635,15 @@ fn what_is_told_is_shown_on_one_line() {
     assert_eq!(shown("* OK [X] it's \u{1b}[2J\"ü\""), r#"Status(Status(OK [X] it's \x1b[2J"\xc3\xbc"))"#);
     assert_eq!(shown("* x {3}\r\n\r\n'y"), r"Other(Data(x {3}\r\n\r\n'y))");
     assert_eq!(format!("{:?}", Command::login("alice", "secret")), "Command(LOGIN, 2 arguments)");
+    assert_eq!(format!("{:?}", Command::new("LOGIN alice secret")), "Command(LOGIN, 0 arguments)");
+    assert_eq!(format!("{:?}", Command::uid_fetch("1", "UID")), "Command(FETCH, 2 arguments)");
+    say(&mut state, "* OK one\u{1b}[2J\ntwo ü");
+    let Ok(Some(Event::Notification(Notification::Status(status)))) = state.poll_event() else { panic!("no status") };
+    assert_eq!(status.to_string(), r"OK one\u{1b}[2J\ntwo ü");
+    say(&mut state, "* 1 FETCH (BODY[] {9}");
+    state.receive(b"secret mail");
+    assert_eq!(state.poll_event(), Ok(None));
+    assert!(!format!("{:?}", state.protocol()).contains("1 FETCH"), "{state:?}");
     assert_eq!(Unparsed.to_string(), "data that are not understood");
 }
 
@@ -567,6 +672,18 @@ fn data_are_read_by_a_parser() {
     assert_eq!(numbers.iter().map(|number| number.get()).collect::<Vec<_>>(), [2, 84, 882]);
     assert_eq!(search.items().err(), Some(Unparsed));
     assert_eq!(data("* XYZZY plugh").parse(), Err(Unparsed));
+    // What would take far more memory than it has octets. Literals do not count.
+    let uids = |count: usize| format!("* 1 FETCH ({} X {{0}}\r\n)", "UID 1 ".repeat(count));
+    let many = data(&uids(100_000));
+    assert!(many.len() > 600_000);
+    let taken = allocation_counter::measure(|| assert_eq!(many.parse(), Err(Unparsed)));
+    assert_eq!(taken.bytes_max, 0);
+    let body = "x".repeat(2_000_000);
+    let large = data(&format!("* 1 FETCH (BODY[] {{{}}}\r\n{body} UID 1)", body.len()));
+    let taken = allocation_counter::measure(|| assert_eq!(large.items().unwrap().count(), 2));
+    assert!(taken.bytes_max < 100_000, "{}", taken.bytes_max);
+    let numbers = data(&format!("* SEARCH{}", " 1".repeat(400_000)));
+    assert!(numbers.parse().is_ok());
     // Nested deeper than anybody's stack.
     let deep = data(&format!("* 1 FETCH (BODYSTRUCTURE {}", "(".repeat(900_000)));
     assert_eq!(deep.parse(), Err(Unparsed));

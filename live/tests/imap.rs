@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use sonnette::imap::imap_types::fetch::MessageDataItem;
 use sonnette::imap::{Command, Condition, Imap, Notification, Plain, Responder, Status, TIMEOUTS};
-use sonnette::{ClientState, Error as Violation, Event, Invalid, Mode, Protocol, Reason, Timeouts};
+use sonnette::{ClientState, Error as Violation, Event, Invalid, Mode, Protocol, Reason, StreamUnchanged, Timeouts};
 use sonnette_conformance::{Line, subject::Subject, tcp};
 use sonnette_driver::{Connect, Driver, End, Error, Transport};
 use sonnette_live::{Maildir, PASSWORD, Server};
@@ -1078,7 +1078,9 @@ async fn octets_are_injected<R: Runtime>() {
         let wire = ["S * OK [CAPABILITY IMAP4rev1 STARTTLS] ready", "C A2 STARTTLS", &answer];
         let (mut client, server) = scripted::<R>(&wire).await;
         client.call(Command::starttls()).await.unwrap();
-        let mut client = R::act(client, |state| assert_eq!(state.stream_changed(), Err(Violation::Injected)));
+        let mut client = R::act(client, |state| {
+            assert_eq!(state.stream_changed(), Err(StreamUnchanged::Failed(Violation::Injected)))
+        });
         assert!(matches!(client.call(Command::noop()).await, Err(Error::Ended(End::Failed(Violation::Injected)))));
         assert_eq!(client.imap().capabilities().count(), 0);
         drop(client);

@@ -21,14 +21,14 @@ use core::fmt;
 /// state.poll_event()?;
 /// state.request(Command::login("alice", r#"pass "word""#)).unwrap();
 /// state.request(Command::new("STATUS").arg("Sent Items").syntax("(MESSAGES UNSEEN)")).unwrap();
-/// state.request(Command::search("SUBJECT").arg("Grüße")).unwrap();
+/// state.request(Command::search("CHARSET UTF-8 SUBJECT").arg("Grüße")).unwrap();
 /// // The last one has to wait for the server, since it holds what fits no quotes.
 /// assert_eq!(
 ///     str::from_utf8(state.output())?,
 ///     concat!(
 ///         "A2 LOGIN alice \"pass \\\"word\\\"\"\r\n",
 ///         "A3 STATUS \"Sent Items\" (MESSAGES UNSEEN)\r\n",
-///         "A4 SEARCH SUBJECT {7}\r\n",
+///         "A4 SEARCH CHARSET UTF-8 SUBJECT {7}\r\n",
 ///     )
 /// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -79,7 +79,7 @@ pub(super) enum Noted {
 const LOGIN: &str = "LOGIN";
 
 impl Command {
-    /// A command without arguments: `NOOP`, `UID COPY`.
+    /// A command without arguments: `NOOP`, or with `UID` in front of it, `UID COPY`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Command { name: name.into(), arguments: Vec::new(), responder: None, synchronising: false }
@@ -231,7 +231,12 @@ impl Command {
         out: &mut Encoder<'_>,
     ) -> Result<Noted, Invalid> {
         let is = |name: &str| self.name.eq_ignore_ascii_case(name);
-        if self.name.split(' ').any(|word| word.is_empty() || !word.bytes().all(is_atom)) {
+        // One word: with a second one it would be another command than it is taken for.
+        let word = match self.name.split_once(' ') {
+            Some((uid, word)) if uid.eq_ignore_ascii_case("UID") => word,
+            _ => &self.name,
+        };
+        if word.is_empty() || !word.bytes().all(is_atom) {
             return Err(Invalid::new("not a command's name"));
         }
         if is("IDLE") || is("DONE") {
@@ -337,6 +342,8 @@ fn encode_literal(octets: &[u8], literals: Literals, out: &mut Encoder<'_>) -> R
 /// Arguments may be secrets: only their number is shown.
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({}, {} arguments)", self.name, self.arguments.len())
+        // What is behind a space may have been meant for an argument.
+        let name = self.name.split(' ').find(|word| !word.eq_ignore_ascii_case("UID")).unwrap_or_default();
+        write!(f, "Command({name}, {} arguments)", self.arguments.len())
     }
 }

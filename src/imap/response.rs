@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use bytes::Bytes;
+use core::fmt::Write;
 use core::{error, fmt, ops, str};
 use imap_codec::ResponseCodec;
 use imap_codec::decode::Decoder;
@@ -99,10 +100,17 @@ impl Status {
     }
 }
 
+/// On one line, whatever the server has put into it.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.condition.fmt(f)?;
-        if self.rest.is_empty() { Ok(()) } else { write!(f, " {}", String::from_utf8_lossy(&self.rest)) }
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        f.write_str(" ")?;
+        String::from_utf8_lossy(&self.rest).chars().try_for_each(|character| {
+            if character.is_control() { character.escape_default().fmt(f) } else { f.write_char(character) }
+        })
     }
 }
 
@@ -131,18 +139,38 @@ impl Data {
         Data { line }
     }
 
-    /// What it says, by `imap_codec`.
+    /// What it says, by `imap_codec`. Literals are not copied; what is made of the rest may take a hundred times its octets,
+    /// if a server means harm.
     ///
     /// # Errors
-    /// It is not of IMAP4rev1 or the extensions that `imap_codec` knows. The octets are still here.
+    /// It is not of IMAP4rev1 or the extensions that `imap_codec` knows; or, literals aside, it has more than a
+    /// mebibyte, or in a `FETCH` more than 256 KiB: enough for the addresses of ten thousand people, and what is made of them
+    /// stays within [`Limits::answer`](crate::Limits::answer) of IMAP. The octets are still here.
     pub fn parse(&self) -> Result<response::Data<'_>, Unparsed> {
+        let (_, rest) = split(self);
+        let most = if split(rest).0.eq_ignore_ascii_case(b"FETCH") { 256 * 1024 } else { 1024 * 1024 };
+        if self.octets_of_syntax() > most {
+            return Err(Unparsed);
+        }
         match ResponseCodec::default().decode(&self.line) {
             Ok(([], Response::Data(data))) => Ok(data),
             _ => Err(Unparsed),
         }
     }
 
-    /// The items of `FETCH`.
+    /// All but those of literals.
+    fn octets_of_syntax(&self) -> usize {
+        let (mut rest, mut syntax) = (&self.line[..], 0);
+        while let Some(end) = memchr::memmem::find(rest, b"\r\n") {
+            let (line, behind) = rest.split_at(end);
+            let literal = super::announced(line).ok().flatten().and_then(|octets| usize::try_from(octets).ok());
+            syntax += end + 2;
+            rest = behind.get(2 + literal.unwrap_or(0)..).unwrap_or_default();
+        }
+        syntax
+    }
+
+    /// The items of `FETCH`, all of which are read at once.
     ///
     /// # Errors
     /// As [`parse`](Self::parse); or these are other data.

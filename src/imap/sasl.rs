@@ -185,11 +185,13 @@ impl fmt::Debug for Shared {
 }
 
 /// The login that is going on: what the server has said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Dialogue {
     /// The initial response was asked for.
     begun: bool,
     challenges: Vec<Bytes>,
+    /// What it was answered last, without CR LF.
+    last: Vec<u8>,
 }
 
 impl Dialogue {
@@ -198,19 +200,31 @@ impl Dialogue {
         if challenge.len() > MAX_CHALLENGE || self.challenges.len() == MAX_CHALLENGES {
             return Err(Fault::Violation("too many challenges, or too long a one"));
         }
-        let challenge = STANDARD.decode(challenge).map_err(|_| Fault::Violation("a challenge is in base64"))?;
+        // What asks for the initial response says nothing by it.
         let initial = match responder.0.initial() {
             Ok(Some(initial)) if !begun && !self.begun => Some(initial),
             _ => None,
         };
         self.begun = true;
         let response = initial.or_else(|| {
-            self.challenges.push(challenge.into());
+            // What cannot be read cannot be answered.
+            self.challenges.push(STANDARD.decode(challenge.trim_ascii()).ok()?.into());
             responder.0.respond(&self.challenges)
         });
         // RFC 3501 section 6.2.2: `*` cancels.
-        let mut line = response.map_or("*".into(), |response| STANDARD.encode(response)).into_bytes();
-        line.extend_from_slice(b"\r\n");
-        Ok(line)
+        self.last = response.map_or("*".into(), |response| STANDARD.encode(response)).into_bytes();
+        Ok([&self.last, &b"\r\n"[..]].concat())
+    }
+
+    /// The login is over: the response that may have been on its way.
+    pub(super) fn into_last(self) -> Vec<u8> {
+        self.last
+    }
+}
+
+/// Challenges and responses are secrets.
+impl fmt::Debug for Dialogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dialogue({} challenges)", self.challenges.len())
     }
 }

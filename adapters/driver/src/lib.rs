@@ -29,4 +29,4 @@ pub use handler::{AsyncHandler, Handler};
 pub use notifications::Notifications;
 #[cfg(feature = "shared")]
 pub use shared::{Connection, Handle, Rung, Subscriber};
-pub use transport::Transport;
+pub use transport::{Transport, epoch};

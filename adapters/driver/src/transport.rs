@@ -1,6 +1,7 @@
 use std::io;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How to read and write a stream without waiting, and to wait for a time: what differs between runtimes.
 ///
@@ -42,10 +43,18 @@ pub trait Transport {
         self.poll_flush(cx)
     }
 
-    /// The time on a monotonic clock, from whatever point on, always the same one.
+    /// The time on a monotonic clock, from whatever point on, always the same one: that of [`epoch`], if states are to go on
+    /// over other streams.
     fn now(&self) -> Duration;
 
     /// Ready once [`now`](Self::now) has reached the `deadline`, which replaces that of the last call. Asked after a read
     /// that was `Pending`.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()>;
+}
+
+/// For adapters: where [`Transport::now`] counts from. It is the same for all clients of a process, since a machine whose
+/// deadlines are told by it may go on over another stream.
+pub fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
 }

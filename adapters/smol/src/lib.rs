@@ -41,6 +41,7 @@ use async_net::{AsyncToSocketAddrs, TcpStream, resolve};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_lite::FutureExt;
 use sonnette::Protocol;
+use sonnette_driver::epoch;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -82,14 +83,13 @@ impl<P: Protocol> Client<P, TcpStream> {
 /// A stream of `futures_io`, and its timer, for the driver.
 pub struct Io<S> {
     stream: S,
-    began: Instant,
     /// Made when there is first a deadline to wait for; when it was last set to.
     timer: Option<Box<(Timer, Instant)>>,
 }
 
 impl<S> From<S> for Io<S> {
     fn from(stream: S) -> Self {
-        Io { stream, began: Instant::now(), timer: None }
+        Io { stream, timer: None }
     }
 }
 
@@ -111,12 +111,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport for Io<S> {
     }
 
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        epoch().elapsed()
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()> {
         // One that the clock cannot show never comes.
-        let Some(deadline) = self.began.checked_add(deadline) else { return Poll::Pending };
+        let Some(deadline) = epoch().checked_add(deadline) else { return Poll::Pending };
         let (timer, set_to) = &mut **self.timer.get_or_insert_with(|| Box::new((Timer::at(deadline), deadline)));
         if *set_to != deadline {
             timer.set_at(deadline);

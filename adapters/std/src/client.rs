@@ -3,7 +3,7 @@ use crate::socket::{Due, WriteFirst};
 use bytes::Bytes;
 use sonnette::board::{Board, Notification};
 use sonnette::{ClientState, Event, Protocol, Rejected, RequestId, Timeouts};
-use sonnette_driver::{Driver, Error, Handler, Transport};
+use sonnette_driver::{Driver, Error, Handler, Transport, epoch};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -31,7 +31,6 @@ pub struct Client<P: Protocol, S> {
 #[derive(Debug)]
 struct Blocking<S> {
     stream: S,
-    began: Instant,
 }
 
 thread_local! {
@@ -68,7 +67,7 @@ impl<S: Read + Write> Transport for Blocking<S> {
         deadline: Option<Duration>,
     ) -> Poll<io::Result<usize>> {
         // One that the clock cannot show never comes.
-        DEADLINE.set(deadline.and_then(|deadline| self.began.checked_add(deadline)));
+        DEADLINE.set(deadline.and_then(|deadline| epoch().checked_add(deadline)));
         let read = self.stream.read(buffer);
         DEADLINE.set(None);
         match read {
@@ -89,7 +88,7 @@ impl<S: Read + Write> Transport for Blocking<S> {
     }
 
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        epoch().elapsed()
     }
 
     /// A read that is `Pending` has waited for it.
@@ -132,7 +131,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// A client that goes on with this state over this stream.
     #[must_use]
     pub fn with_state(state: ClientState<P>, stream: S) -> Self {
-        Client { driver: Driver::new(state, Blocking { stream, began: Instant::now() }) }
+        Client { driver: Driver::new(state, Blocking { stream }) }
     }
 
     /// The machine.

@@ -35,6 +35,7 @@
 //! lose. The runtime needs its I/O driver, and for timeouts its timer (`enable_all`).
 
 use sonnette::Protocol;
+use sonnette_driver::epoch;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -78,14 +79,13 @@ impl<P: Protocol> Client<P, TcpStream> {
 /// A stream of tokio, and its timer, for the driver.
 pub struct Io<S> {
     stream: S,
-    began: Instant,
     /// Made when there is first a deadline to wait for.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> From<S> for Io<S> {
     fn from(stream: S) -> Self {
-        Io { stream, began: Instant::now(), timer: None }
+        Io { stream, timer: None }
     }
 }
 
@@ -108,12 +108,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport for Io<S> {
     }
 
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        Instant::from_std(epoch()).elapsed()
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()> {
         // One that the clock cannot show never comes.
-        let Some(deadline) = self.began.checked_add(deadline) else { return Poll::Pending };
+        let Some(deadline) = Instant::from_std(epoch()).checked_add(deadline) else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);

@@ -17,7 +17,7 @@ use print::{Stop, printable, say};
 use sonnette::imap::imap_types::core::NString;
 use sonnette::imap::imap_types::envelope::{Address, Envelope};
 use sonnette::imap::imap_types::fetch::MessageDataItem;
-use sonnette::imap::{Command, Data, Imap, Notification, Plain, Status};
+use sonnette::imap::{Command, Condition, Data, Imap, Notification, Plain, Status};
 use sonnette_std::{Client, Error};
 use sonnette_tls::{Stream, Url, client_config, exit};
 use std::io::{self, Write};
@@ -100,7 +100,13 @@ fn watch(options: &Options) -> Result<()> {
     ctrlc::set_handler(move || interrupter.interrupt())?;
     let mut client = Client::new(Imap::new(), stream);
     if options.server.tls == Tls::AfterGreeting {
-        ended(client.call(Command::starttls()).map(drop))?;
+        match client.call(Command::starttls()) {
+            Err(Error::Interrupted { .. }) => {
+                interrupted();
+                return Ok(());
+            }
+            granted => ended(granted.map(drop))?,
+        }
         // What was said in the clear is not to be trusted.
         let (mut state, stream, _) = client.into_parts();
         state.stream_changed()?;
@@ -113,8 +119,7 @@ fn watch(options: &Options) -> Result<()> {
         return Err(format!("the server closed the connection: {}", printable(bye.text())).into());
     }
     if matches!(watched, Err(Stop::Client(Error::Interrupted { .. }))) {
-        // Nobody may be reading it.
-        let _ = writeln!(io::stderr(), "imap_watch: interrupted, leaving");
+        interrupted();
     }
     ended(watched)?;
     ended(client.leave())?;
@@ -127,6 +132,11 @@ fn watch(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Nobody may be reading it.
+fn interrupted() {
+    let _ = writeln!(io::stderr(), "imap_watch: interrupted, leaving");
+}
+
 type Session<T> = std::result::Result<T, Stop<Status>>;
 
 fn session(client: &mut Client<Imap, Stream>, options: &Options, password: &str) -> Session<()> {
@@ -137,6 +147,9 @@ fn session(client: &mut Client<Imap, Stream>, options: &Options, password: &str)
     // For mail there is no hurry.
     client.stream_mut().wait_for_ever()?;
     let mut left = options.count.map(NonZeroU64::get);
+    if mailbox.rung {
+        mailbox.fetch(client, &mut left)?;
+    }
     while left != Some(0) {
         match client.next_notification()? {
             Some(Notification::Exists(messages)) => {
@@ -154,6 +167,9 @@ fn session(client: &mut Client<Imap, Stream>, options: &Options, password: &str)
 /// Once it is known what the server can do.
 fn log_in(client: &mut Client<Imap, Stream>, user: &str, password: &str) -> Session<()> {
     client.call(Command::capability())?;
+    if client.state().protocol().greeting().is_some_and(|greeting| greeting.condition() == Condition::PreAuth) {
+        return Ok(());
+    }
     let login = if client.state().protocol().has_capability("AUTH=PLAIN") {
         Command::authenticate(Plain::new(user, password))
     } else {
@@ -167,6 +183,8 @@ struct Mailbox {
     messages: u32,
     /// The least unique identifier that a new message can have.
     next: u64,
+    /// There was more while it was looked into.
+    rung: bool,
 }
 
 fn select(client: &mut Client<Imap, Stream>, name: &str) -> Session<Mailbox> {
@@ -176,17 +194,19 @@ fn select(client: &mut Client<Imap, Stream>, name: &str) -> Session<Mailbox> {
         Notification::Status(status) => next = status.code_number("UIDNEXT").or(next),
         _ => {}
     })?;
-    let mut mailbox = Mailbox { messages, next: next.unwrap_or(1) };
+    let mut mailbox = Mailbox { messages, next: next.unwrap_or(1).max(1), rung: false };
     if next.is_none() && messages > 0 {
         // A server need not say what comes next, but has to say what is there.
-        client.call_with(Command::fetch("*", "(UID)"), |notification| {
-            if let Notification::Fetch { data, .. } = notification {
-                let uids = data.items().into_iter().flatten().filter_map(|item| match item {
-                    MessageDataItem::Uid(uid) => Some(uid.get()),
-                    _ => None,
-                });
-                mailbox.next = uids.map(|uid| u64::from(uid) + 1).fold(mailbox.next, u64::max);
+        client.call_with(Command::fetch("*", "(UID)"), |notification| match notification {
+            Notification::Exists(_) => mailbox.rung = true,
+            Notification::Fetch { data, .. } => {
+                for item in data.items().into_iter().flatten() {
+                    if let MessageDataItem::Uid(uid) = item {
+                        mailbox.next = mailbox.next.max(u64::from(uid.get()) + 1);
+                    }
+                }
             }
+            _ => {}
         })?;
     }
     Ok(mailbox)
@@ -200,7 +220,7 @@ impl Mailbox {
             more = false;
             let (mut next, mut said) = (self.next, Ok(()));
             // Leave, ask, enter again: one write, and nothing is lost.
-            let envelopes = Command::uid_fetch(format!("{}:*", self.next), "(UID ENVELOPE)");
+            let envelopes = Command::uid_fetch(format!("{}:*", self.next.min(u32::MAX.into())), "(UID ENVELOPE)");
             client.ring_with(envelopes, |notification| match notification {
                 // The range is that of the last message if none is newer.
                 Notification::Fetch { data, .. } if said.is_ok() => {
@@ -225,10 +245,12 @@ impl Mailbox {
     }
 }
 
-/// The unique identifier of a message, and `FROM | SUBJECT`, if the data are about that.
+/// The unique identifier of a message, and `FROM | SUBJECT`, if the data are about that. A message of which neither can be
+/// read has come all the same.
 fn mail(data: &Data) -> Option<(u64, String)> {
+    let Ok(items) = data.items() else { return Some((unread_uid(data)?, "? | ?".into())) };
     let (mut uid, mut mail) = (None, None);
-    for item in data.items().ok()? {
+    for item in items {
         match item {
             MessageDataItem::Uid(number) => uid = Some(number.get().into()),
             MessageDataItem::Envelope(Envelope { from, subject, .. }) => {
@@ -239,6 +261,14 @@ fn mail(data: &Data) -> Option<(u64, String)> {
         }
     }
     Some((uid?, mail?))
+}
+
+/// That of an envelope which the parser does not understand: it is in front of it, where no text of a message is.
+fn unread_uid(data: &Data) -> Option<u64> {
+    let at = |octets: &[u8], word: &[u8]| octets.windows(word.len()).position(|window| window == word);
+    let before = data.get(..at(data, b"ENVELOPE")?)?;
+    let number = before.get(at(before, b"UID ")? + 4..)?;
+    str::from_utf8(number.split(|octet| !octet.is_ascii_digit()).next()?).ok()?.parse().ok()
 }
 
 /// `NAME <ADDRESS>`, or the address; nothing of what begins and ends a group of addresses.
@@ -319,5 +349,7 @@ mod tests {
         }
         assert_eq!(mail(&data(r"* 1 FETCH (FLAGS (\Seen))")), None);
         assert_eq!(mail(&data("* 1 FETCH (X Y)")), None);
+        let unread = "* 1 FETCH (UID 9 ENVELOPE (NIL \"ü UID 8\" () NIL NIL NIL NIL NIL NIL NIL))";
+        assert_eq!(mail(&data(unread)), Some((9, "? | ?".into())));
     }
 }

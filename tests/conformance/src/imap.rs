@@ -210,9 +210,9 @@ const SCENARIOS: &[(&str, &str, &str)] = &[
         "call NOOP = lost: the server broke the protocol: a tagged answer is OK, NO or BAD: \"A2 WELL\" / rest = the server broke the protocol: a tagged answer is OK, NO or BAD: \"A2 WELL\"",
     ),
     (
-        "a challenge that is none",
-        "S * OK ready / C A2 AUTHENTICATE PLAIN / S + ?",
-        "call AUTHENTICATE PLAIN bob secret = lost: the server broke the protocol: a challenge is in base64: \"+ ?\" / rest = the server broke the protocol: a challenge is in base64: \"+ ?\"",
+        "challenges that cannot be read",
+        "S * OK ready / C A2 AUTHENTICATE PLAIN / S + ? / C AGJvYgBzZWNyZXQ= / S + ? / C * / S A2 BAD cancelled",
+        "call AUTHENTICATE PLAIN bob secret = the server refused: Status(BAD cancelled) / rest = closed",
     ),
     (
         "a literal too large",
