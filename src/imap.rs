@@ -1,9 +1,9 @@
 //! IMAP with IDLE: the client's side.
 //!
 //! Lines end in CR LF; a line that ends in `{N}` goes on with N octets and then the rest of it. The server greets. Each
-//! command has a tag, and is answered by a line with that tag: `OK`, or `NO` and `BAD`, which refuse it. Everything else
-//! begins with `* ` and may come at any time, whether it was asked for or not; or with `+`, which asks the client to go on.
-//! (RFC 3501, RFC 9051; IDLE: RFC 2177)
+//! command has a tag, and is answered by a line with that tag: `OK`, or `NO` and `BAD`, which refuse it. Everything
+//! else begins with `* ` and may come at any time, whether it was asked for or not; or with `+`, which asks the client
+//! to go on. (RFC 3501, RFC 9051; IDLE: RFC 2177)
 //!
 //! | the client | on the wire | the server |
 //! |---|---|---|
@@ -12,36 +12,37 @@
 //! | | | `* 4 EXISTS`, `* 2 EXPUNGE`, `* 1 FETCH (FLAGS (\Seen))` |
 //! | [`leave`](crate::ClientState::leave) | `DONE` | `A3 OK`: the late answer to IDLE |
 //!
-//! A reply is the tagged line, data are notifications: they are told in the order in which they come, also before `+` and
-//! after `DONE`, also while nobody waits for them. Which of them belong to a request the protocol does not say: flags that
-//! were fetched, and flags that somebody has changed, look alike.
+//! A reply is the tagged line, data are notifications: they are told in the order in which they come, also before `+`
+//! and after `DONE`, also while nobody waits for them. Which of them belong to a request the protocol does not say:
+//! flags that were fetched, and flags that somebody has changed, look alike.
 //!
 //! Over a connection that many share they go to the subscribers, whoever has asked.
 //!
-//! The race at the way out: the client wants to leave before the server has said `+`. RFC 2177 answers a continuation with
-//! `DONE`, so the wish is remembered until there is one, and is forgotten if the IDLE is refused instead. Leaving, the next
-//! command and the next IDLE go out in one write. A server that ends the IDLE by itself while `DONE` is on its way takes that
-//! for a command, and answers `DONE BAD`, which is nobody's answer and is not told.
+//! The race at the way out: the client wants to leave before the server has said `+`. RFC 2177 answers a continuation
+//! with `DONE`, so the wish is remembered until there is one, and is forgotten if the IDLE is refused instead. Leaving,
+//! the next command and the next IDLE go out in one write. A server that ends the IDLE by itself while `DONE` is on its
+//! way takes that for a command, and answers `DONE BAD`, which is nobody's answer and is not told.
 //!
 //! # The end
-//! A server that is about to close says so, and it is told: [`Notification::Bye`], then [`Closed`](crate::Event::Closed).
-//! Without the first the connection was cut; the application's own leave is [`Left`](crate::Event::Left) with `asked`.
-//! [`Imap::bye`] keeps it.
+//! A server that is about to close says so, and it is told: [`Notification::Bye`], then
+//! [`Closed`](crate::Event::Closed). Without the first the connection was cut; the application's own leave is
+//! [`Left`](crate::Event::Left) with `asked`. [`Imap::bye`] keeps it.
 //!
 //! # Time
 //! [`TIMEOUTS`] are on by default: a mode is renewed in time, counted from when it was entered, and a server that has
-//! fallen silent is found, each by itself. `* OK Still here`, which Dovecot says every two minutes, proves that it lives and
-//! is not told.
+//! fallen silent is found, each by itself. `* OK Still here`, which Dovecot says every two minutes, proves that it
+//! lives and is not told.
 //!
 //! # Literals and logins
-//! What fits no quotes is sent as a literal. It waits for the server's `+`, and is not sent at all if the server refuses it
-//! first; a server that is known to have LITERAL+ or LITERAL- is not waited for. [`Command::authenticate`] speaks any
-//! mechanism of SASL through a [`Responder`].
+//! What fits no quotes is sent as a literal. It waits for the server's `+`, and is not sent at all if the server
+//! refuses it first; a server that is known to have LITERAL+ or LITERAL- is not waited for. [`Command::authenticate`]
+//! speaks any mechanism of SASL through a [`Responder`].
 //!
 //! # STARTTLS
 //! [`Command::starttls`] is asked alone. After its answer the machine takes nothing more, in either direction, until
-//! [`stream_changed`](crate::ClientState::stream_changed) says that the stream is another one; what came behind the answer
-//! in the clear ends the connection with [`Error::Injected`](crate::Error::Injected). Capabilities are forgotten.
+//! [`stream_changed`](crate::ClientState::stream_changed) says that the stream is another one; what came behind the
+//! answer in the clear ends the connection with [`Error::Injected`](crate::Error::Injected). Capabilities are
+//! forgotten.
 //!
 //! ```no_run
 //! # fn tls<S>(stream: S) -> std::io::Result<S> { Ok(stream) }
@@ -59,13 +60,13 @@
 //!
 //! # Grammar
 //! This module knows tags, status responses and literals; what data say is read by [`imap_types`]' parser, on request:
-//! [`Data::parse`]. That is `imap-codec`: `no_std`, without `unsafe`, fuzzed, with a limit to what is nested in what, under
-//! the licences and for the compilers of this crate. (`imap-proto`, which more clients use, needs std, and overflows its stack
-//! where a server nests parts of a message deep enough.) It is a pre-release: a newer one is a breaking change of this
-//! crate. Data that it does not understand are told all the same, as octets: letters beyond ASCII's between quotes, `()`
-//! where an address list should be `NIL`, items of FETCH that are a vendor's own, ESEARCH. Nor are data read here that would take far
-//! more memory than their octets, see [`Data::parse`]. Status responses are read as text: a literal inside a response code,
-//! which the grammar allows, is a violation.
+//! [`Data::parse`]. That is `imap-codec`: `no_std`, without `unsafe`, fuzzed, with a limit to what is nested in what,
+//! under the licences and for the compilers of this crate. (`imap-proto`, which more clients use, needs std, and
+//! overflows its stack where a server nests parts of a message deep enough.) It is a pre-release: a newer one is a
+//! breaking change of this crate. Data that it does not understand are told all the same, as octets: letters beyond
+//! ASCII's between quotes, `()` where an address list should be `NIL`, items of FETCH that are a vendor's own, ESEARCH.
+//! Nor are data read here that would take far more memory than their octets, see [`Data::parse`]. Status responses are
+//! read as text: a literal inside a response code, which the grammar allows, is a violation.
 //!
 //! # Watch a mailbox
 #![doc = include_str!("imap/watch.md")]
@@ -117,7 +118,8 @@ pub struct Imap {
     stray: Vec<u8>,
 }
 
-/// Octets of capabilities that are kept, at most: they are looked through for each command. Dovecot has some five hundred.
+/// Octets of capabilities that are kept, at most: they are looked through for each command. Dovecot has some five
+/// hundred.
 const MAX_CAPABILITIES: usize = 8 * 1024;
 
 impl Imap {
@@ -146,8 +148,8 @@ impl Imap {
         self.bye.as_ref()
     }
 
-    /// What the server can do, as it told last: in its greeting, with the answer to a login, or when it was asked. None before
-    /// that, and after STARTTLS. Only those in the first 8 KiB are remembered.
+    /// What the server can do, as it told last: in its greeting, with the answer to a login, or when it was asked. None
+    /// before that, and after STARTTLS. Only those in the first 8 KiB are remembered.
     pub fn capabilities(&self) -> impl Iterator<Item = &[u8]> {
         self.capabilities.split(|&octet| octet == b' ').filter(|name| !name.is_empty())
     }

@@ -128,7 +128,8 @@ fuzz_target!(|data: &[u8]| {
         }
         assert_eq!(rest, b"\r\n");
 
-        // The same octets as data: the same literals, and nothing that looks like an answer. (`{1+}` is the client's alone.)
+        // The same octets as data: the same literals, and nothing that looks like an answer. (`{1+}` is the client's
+        // alone.)
         if !wire.windows(4).any(|octets| octets == b"+}\r\n") {
             state.receive(&[b"* 1 FETCH", &wire[tag.len()..]].concat());
             let Ok(Some(Event::Notification(Notification::Fetch { data, .. }))) = state.poll_event() else {

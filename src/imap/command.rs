@@ -8,8 +8,8 @@ use core::fmt;
 /// A command and its arguments. Its tag is written by the machine: `A` and the number of its
 /// [`RequestId`](crate::RequestId).
 ///
-/// `IDLE` and `DONE` are [`enter`](crate::ClientState::enter) and [`leave`](crate::ClientState::leave), and are refused here, as are
-/// `COMPRESS`, and `AUTHENTICATE` without a [`Responder`].
+/// `IDLE` and `DONE` are [`enter`](crate::ClientState::enter) and [`leave`](crate::ClientState::leave), and are refused
+/// here, as are `COMPRESS`, and `AUTHENTICATE` without a [`Responder`].
 ///
 /// Names of mailboxes are those on the wire: other letters than ASCII's are in modified UTF-7 (RFC 3501 section 5.1.3).
 ///
@@ -85,8 +85,8 @@ impl Command {
         Command { name: name.into(), arguments: Vec::new(), responder: None, synchronising: false }
     }
 
-    /// With one more argument, which is a string (`astring`): of any octets but NUL. It is quoted if it has to be; what fits no
-    /// quotes (CR, LF, octets above 127) is sent as a literal.
+    /// With one more argument, which is a string (`astring`): of any octets but NUL. It is quoted if it has to be; what
+    /// fits no quotes (CR, LF, octets above 127) is sent as a literal.
     #[must_use]
     pub fn arg(self, text: impl AsRef<[u8]>) -> Self {
         self.with(Argument::Text(text.as_ref().to_owned()))
@@ -105,15 +105,15 @@ impl Command {
         self.with(Argument::List(texts.into_iter().map(|text| text.as_ref().to_owned()).collect()))
     }
 
-    /// With one more argument as a literal, any octets but NUL. It waits for the server's go-ahead, unless that is known to need
-    /// none.
+    /// With one more argument as a literal, any octets but NUL. It waits for the server's go-ahead, unless that is
+    /// known to need none.
     #[must_use]
     pub fn literal(self, octets: impl Into<Vec<u8>>) -> Self {
         self.with(Argument::Literal(octets.into()))
     }
 
-    /// Has its literals wait for the server also where it need not be waited for: so that a large one which is refused is not
-    /// sent in vain.
+    /// Has its literals wait for the server also where it need not be waited for: so that a large one which is refused
+    /// is not sent in vain.
     #[must_use]
     pub fn synchronising(mut self) -> Self {
         self.synchronising = true;
@@ -151,8 +151,8 @@ impl Command {
         Command::new(STARTTLS)
     }
 
-    /// `LOGIN`: over TLS alone. It is not sent if the server is known to forbid it (`LOGINDISABLED`): then it is refused here,
-    /// or, if it was asked before the greeting said so, the connection ends with
+    /// `LOGIN`: over TLS alone. It is not sent if the server is known to forbid it (`LOGINDISABLED`): then it is
+    /// refused here, or, if it was asked before the greeting said so, the connection ends with
     /// [`Error::GreetingRefused`](crate::Error::GreetingRefused).
     #[must_use]
     pub fn login(user: impl AsRef<[u8]>, password: impl AsRef<[u8]>) -> Self {

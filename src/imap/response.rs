@@ -139,13 +139,13 @@ impl Data {
         Data { line }
     }
 
-    /// What it says, by `imap_codec`. Literals are not copied; what is made of the rest may take a hundred times its octets,
-    /// if a server means harm.
+    /// What it says, by `imap_codec`. Literals are not copied; what is made of the rest may take a hundred times its
+    /// octets, if a server means harm.
     ///
     /// # Errors
     /// It is not of IMAP4rev1 or the extensions that `imap_codec` knows; or, literals aside, it has more than a
-    /// mebibyte, or in a `FETCH` more than 256 KiB: enough for the addresses of ten thousand people, and what is made of them
-    /// stays within [`Limits::answer`](crate::Limits::answer) of IMAP. The octets are still here.
+    /// mebibyte, or in a `FETCH` more than 256 KiB: enough for the addresses of ten thousand people, and what is made
+    /// of them stays within [`Limits::answer`](crate::Limits::answer) of IMAP. The octets are still here.
     pub fn parse(&self) -> Result<response::Data<'_>, Unparsed> {
         let (_, rest) = split(self);
         let most = if split(rest).0.eq_ignore_ascii_case(b"FETCH") { 256 * 1024 } else { 1024 * 1024 };

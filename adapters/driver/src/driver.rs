@@ -84,8 +84,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         self.backlog = events.max(1);
     }
 
-    /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. A deadline that passes while no method waits is
-    /// seen to by the next one that does. That the mode is refreshed is not told: it keeps the id it was entered with.
+    /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. A deadline that passes while no
+    /// method waits is seen to by the next one that does. That the mode is refreshed is not told: it keeps the id it
+    /// was entered with.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.state.set_timeouts(timeouts);
     }
@@ -529,7 +530,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, if the
-    /// protocol lets it ([`Protocol::REENTERS`]), and returns when it has ended on request. The mode must have been entered.
+    /// protocol lets it ([`Protocol::REENTERS`]), and returns when it has ended on request. The mode must have been
+    /// entered.
     ///
     /// # Cancel safety
     /// Yes: it can be called again.

@@ -23,7 +23,8 @@ pub trait Transport {
         deadline: Option<Duration>,
     ) -> Poll<io::Result<usize>>;
 
-    /// Writes some octets. Zero means that the stream takes more once it has been flushed. `Pending` does not keep the driver from reading; `WouldBlock` ends the call, as in a read.
+    /// Writes some octets. Zero means that the stream takes more once it has been flushed. `Pending` does not keep the
+    /// driver from reading; `WouldBlock` ends the call, as in a read.
     ///
     /// # Errors
     /// Nothing more is written; what was sent by the peer is still read.
@@ -43,8 +44,8 @@ pub trait Transport {
         self.poll_flush(cx)
     }
 
-    /// The time on a monotonic clock, from whatever point on, always the same one: that of [`epoch`], if states are to go on
-    /// over other streams.
+    /// The time on a monotonic clock, from whatever point on, always the same one: that of [`epoch`], if states are to
+    /// go on over other streams.
     fn now(&self) -> Duration;
 
     /// Ready once [`now`](Self::now) has reached the `deadline`, which replaces that of the last call. Asked after a read

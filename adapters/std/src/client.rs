@@ -164,8 +164,8 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
         self.driver.set_backlog(events);
     }
 
-    /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. That the mode is refreshed is not told: it keeps
-    /// the id it was entered with.
+    /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. That the mode is refreshed is
+    /// not told: it keeps the id it was entered with.
     ///
     /// A call that waits on a [`Socket`](crate::Socket) sees to the deadlines that come meanwhile. Over any other stream
     /// a read cannot be ended, and a deadline is seen to when it returns. Either way they act in calls alone: where the

@@ -2,13 +2,13 @@
 //!
 //! `cargo run --release --manifest-path benches/Cargo.toml --bin imap -- [ROUNDS]`
 //!
-//! Both watch the same mailbox of the same Dovecot, each on a thread of its own, and wait in IDLE when a thousand messages are
-//! delivered, as fast as they can be moved into it. Both do the same: leave, fetch the envelopes of what is new, and
-//! enter again, until they have all of it. Printed are, for each, the time from the first delivery to the last envelope, how
-//! often it fetched, and the processor time of its thread; then the median ratio of the times of all rounds, ours to
-//! theirs. Both times are mostly Dovecot's, which gathers what changes for half a second, so that they differ by a few
-//! hundredths either way: it fails above 1.05, if an envelope was missed or told twice, or if there was something to be rung
-//! for that did not ring.
+//! Both watch the same mailbox of the same Dovecot, each on a thread of its own, and wait in IDLE when a thousand
+//! messages are delivered, as fast as they can be moved into it. Both do the same: leave, fetch the envelopes of what
+//! is new, and enter again, until they have all of it. Printed are, for each, the time from the first delivery to the
+//! last envelope, how often it fetched, and the processor time of its thread; then the median ratio of the times of all
+//! rounds, ours to theirs. Both times are mostly Dovecot's, which gathers what changes for half a second, so that they
+//! differ by a few hundredths either way: it fails above 1.05, if an envelope was missed or told twice, or if there was
+//! something to be rung for that did not ring.
 //!
 //! Needs `dovecot`.
 

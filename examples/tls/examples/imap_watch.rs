@@ -2,9 +2,10 @@
 //!
 //! `cargo run --example imap_watch -- imap://USER@HOST[:PORT][/MAILBOX] [--count N] [--ca FILE]`
 //!
-//! `imaps://` is TLS from the start, `imap+starttls://` after the greeting: then the server's certificate must be one that the
-//! platform trusts, or with `--ca` one that the certificates in FILE vouch for, and must be made for HOST. The password is
-//! that in the environment variable `IMAP_PASSWORD`. USER and MAILBOX (`INBOX`, if there is none) may be percent-encoded.
+//! `imaps://` is TLS from the start, `imap+starttls://` after the greeting: then the server's certificate must be one
+//! that the platform trusts, or with `--ca` one that the certificates in FILE vouch for, and must be made for HOST. The
+//! password is that in the environment variable `IMAP_PASSWORD`. USER and MAILBOX (`INBOX`, if there is none) may be
+//! percent-encoded.
 //!
 //! Standard output has one line per fact; everything else goes to standard error.
 
