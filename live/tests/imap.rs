@@ -1079,7 +1079,7 @@ async fn octets_are_injected<R: Runtime>() {
         let (mut client, server) = scripted::<R>(&wire).await;
         client.call(Command::starttls()).await.unwrap();
         let mut client = R::act(client, |state| {
-            assert_eq!(state.stream_changed(), Err(StreamUnchanged::Failed(Violation::Injected)))
+            assert_eq!(state.stream_changed(), Err(StreamUnchanged::Failed(Violation::Injected)));
         });
         assert!(matches!(client.call(Command::noop()).await, Err(Error::Ended(End::Failed(Violation::Injected)))));
         assert_eq!(client.imap().capabilities().count(), 0);
