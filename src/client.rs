@@ -648,12 +648,7 @@ impl<P: Protocol> ClientState<P> {
 
     fn find_frame(&mut self) -> Result<Option<Span>, LineTooLong> {
         match self.expect {
-            Expect::Begin | Expect::Line { .. } => self.lines.find_line(),
-            // Whatever it is.
-            Expect::NewStream => {
-                let octets = self.lines.unread().len();
-                Ok((octets > 0).then_some(Span { content: octets, total: octets }))
-            }
+            Expect::Begin | Expect::Line { .. } | Expect::NewStream => self.lines.find_line(),
             Expect::Raw { octets, .. } => {
                 Ok((self.lines.unread().len() >= octets).then_some(Span { content: octets, total: octets }))
             }
@@ -976,8 +971,11 @@ impl<P: Protocol> ClientState<P> {
 
     fn end_of_stream(&mut self) {
         let octets = self.begun + (self.expect.held() + self.lines.unread().len()) as u64;
-        let whole = octets == 0 && matches!(self.expect, Expect::Begin | Expect::NewStream);
-        self.finish(if whole { None } else { Some(Error::UnexpectedEof { octets }) });
+        self.finish(match self.expect {
+            Expect::Begin | Expect::NewStream if octets == 0 => None,
+            Expect::NewStream => Some(Error::Injected),
+            Expect::Begin | Expect::Line { .. } | Expect::Raw { .. } => Some(Error::UnexpectedEof { octets }),
+        });
     }
 
     fn finish(&mut self, error: Option<Error>) {

@@ -473,6 +473,24 @@ fn what_was_injected_is_not_taken_for_what_comes_over_tls() {
             assert_eq!(state.request(Command::noop()).unwrap_err().reason, Reason::Closed);
         }
     }
+    // Not even a line of it.
+    let mut state = greeted(GREETING);
+    state.request(Command::starttls()).unwrap();
+    written(&mut state);
+    state.receive(b"A2 OK begin\r\n*");
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
+    assert_eq!(state.poll_event(), Ok(None));
+    state.receive_eof();
+    assert_eq!(state.poll_event(), Err(Error::Injected));
+    // Nor one without an end.
+    let mut state = ClientState::with_limits(Imap::new(), Limits::new().with_line(100));
+    say(&mut state, "* OK ready");
+    assert_eq!(state.poll_event(), Ok(None));
+    state.request(Command::starttls()).unwrap();
+    say(&mut state, "A2 OK begin");
+    state.receive(&[b'x'; 101]);
+    assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
+    assert_eq!(state.poll_event(), Err(Error::Injected));
     // Unread when the stream changes.
     let mut state = greeted(GREETING);
     state.request(Command::starttls()).unwrap();
