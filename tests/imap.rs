@@ -68,8 +68,8 @@ fn commands() {
         (Command::uid_store("7", "FLAGS.SILENT ()"), "UID STORE 7 FLAGS.SILENT ()"),
         (Command::search("UNSEEN SUBJECT").arg("a b"), "SEARCH UNSEEN SUBJECT \"a b\""),
         (Command::uid_search("ALL"), "UID SEARCH ALL"),
-        (Command::new("ID").list(["name", "a \"b\""]), r#"ID (name "a \"b\"")"#),
-        (Command::new("ID").list([""; 0]), "ID ()"),
+        (Command::new("ID").parenthesized(["name", "a \"b\""]), r#"ID (name "a \"b\"")"#),
+        (Command::new("ID").parenthesized([""; 0]), "ID ()"),
         (Command::new("X-ANY").arg("").arg("a").syntax("(b)"), "X-ANY \"\" a (b)"),
     ] {
         assert_eq!(asked("", command), format!("A2 {expected}\r\n"));
@@ -102,7 +102,7 @@ fn strings_are_atoms_quoted_or_literals() {
     let mut state = greeted("* OK ready");
     invalid(&mut state, Command::select("a\0b"));
     invalid(&mut state, Command::new("X").literal("\0"));
-    invalid(&mut state, Command::new("X").list(["\0"]));
+    invalid(&mut state, Command::new("X").parenthesized(["\0"]));
 }
 
 #[test]

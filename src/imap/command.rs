@@ -99,9 +99,9 @@ impl Command {
         self.with(Argument::Syntax(words.as_ref().to_owned()))
     }
 
-    /// With one more argument, a list of strings in parentheses.
+    /// With one more argument, strings in parentheses. (RFC 3501 section 4.4)
     #[must_use]
-    pub fn list(self, texts: impl IntoIterator<Item: AsRef<[u8]>>) -> Self {
+    pub fn parenthesized(self, texts: impl IntoIterator<Item: AsRef<[u8]>>) -> Self {
         self.with(Argument::List(texts.into_iter().map(|text| text.as_ref().to_owned()).collect()))
     }
 
