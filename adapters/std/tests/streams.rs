@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
-use sonnette::{ClientState, Event, Limits, Mode, Reason};
+use sonnette::{ClientState, Event, Limits, Mode, Reason, Timeouts};
 use sonnette_std::{Client, End, Error, Handler, board};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 /// What a read does.
 #[derive(Clone)]
@@ -473,6 +474,28 @@ fn ring_with_hands_out_more_than_is_kept() {
     };
     // Ended early, it goes on as a ring does.
     assert_eq!(client.outcome(id.unwrap()).unwrap(), Reply::Random(2));
+}
+
+/// The clock that deadlines are told by is the same for both.
+#[test]
+fn deadlines_stay_when_a_state_goes_on_with_another_client() {
+    let mut client = client(&[TIMEOUT, Gives(b"1\r\n"), TIMEOUT]);
+    client.set_timeouts(Timeouts { reply: Some(Duration::from_secs(60)), ..Timeouts::OFF });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(20) {
+        std::hint::spin_loop();
+    }
+    client.start(Request::Random).unwrap();
+    assert!(matches!(client.next_event(), Err(Error::TimedOut { .. })));
+    let (mut state, stream, _) = client.into_parts();
+    let first = state.poll_timeout(Duration::ZERO).unwrap();
+
+    let mut client = Client::with_state(state, stream);
+    client.start(Request::Random).unwrap();
+    assert!(matches!(client.next_event(), Ok(Event::Reply { .. })));
+    assert!(matches!(client.next_event(), Err(Error::TimedOut { .. })));
+    let (mut state, ..) = client.into_parts();
+    assert!(state.poll_timeout(Duration::ZERO).unwrap() >= first);
 }
 
 #[test]
