@@ -307,12 +307,34 @@ fn what_is_no_challenge_ends_the_connection() {
     assert_eq!(written(&mut state), "A2 AUTHENTICATE X-STEPS\r\nPGE+\r\nPGEsYT4=\r\n");
 
     // But not for ever.
-    let mut state = ClientState::with_limits(Imap::new(), Limits::new().with_output(40));
-    say(&mut state, GREETING);
-    state.request(Command::authenticate(Steps(&["", ""]))).unwrap();
-    say(&mut state, "+ YQ==\r\n+ YQ==");
-    assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { sent: false, .. }))));
-    assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+    let whole = "A2 AUTHENTICATE X-STEPS\r\nPGE+\r\nPGEsYT4=\r\n".len();
+    for output in [whole, whole - 1] {
+        let mut state = ClientState::with_limits(Imap::new(), Limits::new().with_output(output));
+        say(&mut state, GREETING);
+        state.request(Command::authenticate(Steps(&["", ""]))).unwrap();
+        say(&mut state, "+ YQ==\r\n+ YQ==");
+        if output == whole {
+            assert_eq!(state.poll_event(), Ok(None));
+        } else {
+            assert!(matches!(state.poll_event(), Ok(Some(Event::Lost { sent: false, .. }))));
+            assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
+        }
+    }
+}
+
+/// What goes out in front of it is not its own.
+#[test]
+fn what_waits_behind_a_login_was_not_sent() {
+    let mut state = greeted(GREETING);
+    let login = state.request(Command::authenticate(Steps(&["a long response"]))).unwrap();
+    let noop = state.request(Command::noop()).unwrap();
+    written(&mut state);
+    say(&mut state, "+ YQ==");
+    assert_eq!(state.poll_event(), Ok(None));
+    assert!(!written(&mut state).is_empty());
+    state.receive_eof();
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: login, sent: true })));
+    assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id: noop, sent: false })));
 }
 
 #[test]
@@ -491,6 +513,10 @@ fn what_was_injected_is_not_taken_for_what_comes_over_tls() {
     state.receive(&[b'x'; 101]);
     assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
     assert_eq!(state.poll_event(), Err(Error::Injected));
+    let failed = StreamUnchanged::Failed(Error::Injected);
+    assert_eq!(failed.to_string(), Error::Injected.to_string());
+    assert_eq!(std::error::Error::source(&failed).unwrap().to_string(), Error::Injected.to_string());
+    assert!(std::error::Error::source(&StreamUnchanged::NotAllowed).is_none());
     // Unread when the stream changes.
     let mut state = greeted(GREETING);
     state.request(Command::starttls()).unwrap();
