@@ -78,7 +78,7 @@ mod sasl;
 pub use command::Command;
 /// What [`Data::parse`] returns.
 pub use imap_codec::imap_types;
-pub use response::{Condition, Data, Notification, Status, Unparsed};
+pub use response::{Condition, Data, MAX_FETCH, Notification, Status, Unparsed};
 pub use sasl::{MAX_CHALLENGE, MAX_CHALLENGES, Plain, Responder, XOAuth2};
 
 use crate::{

@@ -1,5 +1,7 @@
 //! What an IMAP server says, as far as the machine must understand it: the rest is for a parser.
 
+use super::Imap;
+use crate::Protocol;
 use alloc::string::String;
 use bytes::Bytes;
 use core::fmt::Write;
@@ -127,6 +129,10 @@ impl fmt::Debug for Status {
 
 impl error::Error for Status {}
 
+/// Octets of a `FETCH`, literals aside, that are parsed, at most: enough for the addresses of ten thousand people. What
+/// may be made of so many stays within [`Limits::answer`](crate::Limits::answer) of IMAP.
+pub const MAX_FETCH: usize = 256 * 1024;
+
 /// Untagged data, as they came: one logical line, with the octets that it announced. Derefs to what is behind `* `.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Data {
@@ -143,12 +149,12 @@ impl Data {
     /// octets, if a server means harm.
     ///
     /// # Errors
-    /// It is not of IMAP4rev1 or the extensions that `imap_codec` knows; or, literals aside, it has more than a
-    /// mebibyte, or in a `FETCH` more than 256 KiB: enough for the addresses of ten thousand people, and what is made
-    /// of them stays within [`Limits::answer`](crate::Limits::answer) of IMAP. The octets are still here.
+    /// It is not of IMAP4rev1 or the extensions that `imap_codec` knows; or, literals aside, it is longer than a line may
+    /// be by default, or in a `FETCH` than [`MAX_FETCH`]. The octets are still here.
     pub fn parse(&self) -> Result<response::Data<'_>, Unparsed> {
         let (_, rest) = split(self);
-        let most = if split(rest).0.eq_ignore_ascii_case(b"FETCH") { 256 * 1024 } else { 1024 * 1024 };
+        let is_fetch = split(rest).0.eq_ignore_ascii_case(b"FETCH");
+        let most = if is_fetch { MAX_FETCH } else { Imap::LIMITS.line + b"\r\n".len() };
         if self.octets_of_syntax() > most {
             return Err(Unparsed);
         }
