@@ -740,6 +740,11 @@ fn data_are_read_by_a_parser() {
     assert!(taken.bytes_max < 100_000, "{}", taken.bytes_max);
     let numbers = data(&format!("* SEARCH{}", " 1".repeat((Imap::LIMITS.line - "* SEARCH".len()) / 2)));
     assert!(numbers.parse().is_ok());
+    for (pairs, parsed) in [(1_000, true), (90_000, false)] {
+        let half = r#""a" "b" "#.repeat(pairs);
+        let id = data(&format!("* ID ({half}\"c\" {{0}}\r\n {}\"d\" \"e\")", half));
+        assert_eq!(id.parse().is_ok(), parsed);
+    }
     // Nested deeper than anybody's stack.
     let deep = data(&format!("* 1 FETCH (BODYSTRUCTURE {}", "(".repeat(900_000)));
     assert_eq!(deep.parse(), Err(Unparsed));
