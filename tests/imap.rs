@@ -742,7 +742,7 @@ fn data_are_read_by_a_parser() {
     assert!(numbers.parse().is_ok());
     for (pairs, parsed) in [(1_000, true), (90_000, false)] {
         let half = r#""a" "b" "#.repeat(pairs);
-        let id = data(&format!("* ID ({half}\"c\" {{0}}\r\n {}\"d\" \"e\")", half));
+        let id = data(&format!("* ID ({half}\"c\" {{0}}\r\n {half}\"d\" \"e\")"));
         assert_eq!(id.parse().is_ok(), parsed);
     }
     // Nested deeper than anybody's stack.
