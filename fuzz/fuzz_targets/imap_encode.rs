@@ -49,12 +49,15 @@ fn astring(wire: &[u8]) -> (Vec<u8>, &[u8]) {
     }
 }
 
+/// One word, or one behind `UID`.
 fn is_name(name: &[u8]) -> bool {
     let refused: [&[u8]; 4] = [b"IDLE", b"DONE", b"COMPRESS", b"AUTHENTICATE"];
-    let is_atom = |word: &[u8]| {
-        !word.is_empty() && word.iter().all(|octet| octet.is_ascii_graphic() && !b"(){%*\"\\]".contains(octet))
+    let word = match name.split_at_checked(4) {
+        Some((uid, word)) if uid.eq_ignore_ascii_case(b"UID ") => word,
+        _ => name,
     };
-    name.split(|&octet| octet == b' ').all(is_atom) && !refused.iter().any(|word| name.eq_ignore_ascii_case(word))
+    let is_atom = |octet: &u8| octet.is_ascii_graphic() && !b"(){%*\"\\]".contains(octet);
+    !word.is_empty() && word.iter().all(is_atom) && !refused.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
 fuzz_target!(|data: &[u8]| {
