@@ -350,8 +350,7 @@ impl Protocol for Imap {
 
     fn encode_request(&self, id: RequestId, command: &Command, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
         tag(id, out);
-        let (has_ir, login_disabled) = (self.has_capability("SASL-IR"), self.has_capability(LOGINDISABLED));
-        command.encode(self.literals(), has_ir, login_disabled, out).map(Note)
+        command.encode(self, out).map(Note)
     }
 
     fn encode_enter(&self, id: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<Note, Invalid> {

@@ -1,6 +1,7 @@
 //! What an IMAP server is asked.
 
 use super::sasl::{Responder, Shared};
+use super::{Imap, LOGINDISABLED};
 use crate::{Encoder, Invalid};
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 use core::fmt;
@@ -222,14 +223,8 @@ impl Command {
         if flags.is_empty() { append } else { append.syntax(flags) }.literal(message)
     }
 
-    /// Without its tag.
-    pub(super) fn encode(
-        &self,
-        literals: Literals,
-        has_ir: bool,
-        login_disabled: bool,
-        out: &mut Encoder<'_>,
-    ) -> Result<Noted, Invalid> {
+    /// Without its tag. What the server can do is looked up where it matters.
+    pub(super) fn encode(&self, server: &Imap, out: &mut Encoder<'_>) -> Result<Noted, Invalid> {
         let is = |name: &str| self.name.eq_ignore_ascii_case(name);
         // One word: with a second one it would be another command than it is taken for.
         let word = match self.name.split_once(' ') {
@@ -245,7 +240,7 @@ impl Command {
         if is("COMPRESS") {
             return Err(Invalid::new("compression is not spoken"));
         }
-        if is(LOGIN) && login_disabled {
+        if is(LOGIN) && server.has_capability(LOGINDISABLED) {
             return Err(Invalid::new("the server forbids LOGIN here"));
         }
         if is(AUTHENTICATE) != self.responder.is_some() {
@@ -256,12 +251,13 @@ impl Command {
         }
         out.put(self.name.as_bytes());
         if let Some(responder) = &self.responder {
-            let begun = responder.encode(has_ir, out)?;
+            let begun = responder.encode(server.has_capability("SASL-IR"), out)?;
             out.put(b"\r\n");
             out.await_continuation();
             return Ok(Noted::Authenticate { responder: responder.clone(), begun });
         }
-        let literals = if self.synchronising { Literals::Synchronising } else { literals };
+        let literals =
+            if self.synchronising || self.arguments.is_empty() { Literals::Synchronising } else { server.literals() };
         for argument in &self.arguments {
             out.put(b" ");
             match argument {
