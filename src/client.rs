@@ -605,7 +605,7 @@ impl<P: Protocol> ClientState<P> {
                 return self.poll_end();
             }
             let found = self.find_frame();
-            let read = self.received - self.lines.unread().len() as u64;
+            let read = self.octets_read();
             let ends_at = match found {
                 Ok(Some(span)) => Some(read + span.total as u64),
                 Ok(None) if matches!(self.end, End::Eof) => Some(self.received + 1),
@@ -1081,6 +1081,19 @@ impl<P: Protocol> ClientState<P> {
         self.lines.unread()
     }
 
+    /// How much a peer, or a caller, can make this connection hold.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Octets received so far that are decoded: for a driver to know how many an event took.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn octets_read(&self) -> u64 {
+        self.received - self.lines.unread().len() as u64
+    }
+
     /// Gives back the buffers that hold nothing now: for a connection that will be idle. It starts without any, and an
     /// idle one needs none. While something is pending, what a large batch needed is kept for the next one. Takes constant
     /// time.
@@ -1117,7 +1130,7 @@ impl<P: Protocol> ClientState<P> {
         &self,
     ) -> impl ExactSizeIterator<Item = (RequestId, &What<P::Subscription, P::Note>, u64, Option<u64>, Option<Duration>)>
     {
-        let read = self.received - self.lines.unread().len() as u64;
+        let read = self.octets_read();
         self.queue.iter().map(move |entry| {
             let unread_before = entry.received_before.saturating_sub(read);
             let unwritten_before = entry.starts_at.checked_sub(self.output.written());

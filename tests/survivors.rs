@@ -524,6 +524,20 @@ fn limits_are_new_by_default() {
     assert_eq!(Limits::default(), Limits::new());
 }
 
+#[test]
+fn a_connection_tells_its_limits_and_how_many_octets_are_decoded() {
+    let limits = Limits::new().with_line(9);
+    let mut state = ClientState::with_limits(own().protocol().clone(), limits);
+    assert_eq!((state.limits(), state.octets_read()), (limits, 0));
+    state.receive(b"ring\nri");
+    assert_eq!(state.octets_read(), 0, "received is not decoded");
+    events(&mut state).unwrap();
+    assert_eq!(state.octets_read(), 5);
+    state.receive(b"ng\nmore\nmore\n");
+    events(&mut state).unwrap();
+    assert_eq!(state.octets_read(), 20);
+}
+
 // What a protocol sees.
 
 #[test]
