@@ -5,13 +5,21 @@
 //! copies each chunk, finds each line end with memchr and compares the line, without a mode, a limit or an event),
 //! `lines` (the line decoder with lines of LENGTH octets), `messages` (a thousand messages of Redis with payloads of LENGTH
 //! octets in each round), `copies` (the copying of the same messages alone) or `value` (one answer of Redis of LENGTH octets in each round). Apart from the last three and
-//! `requests`, one block of 64 KiB goes through ROUNDS times; always in chunks of CHUNK octets. What an octet costs is the difference of two runs, so that start, exit and
-//! the making of the block do not count.
+//! `requests`, one block of 64 KiB goes through ROUNDS times; always in chunks of CHUNK octets.
+//!
+//! Others ask for one more thing and read one more answer in each round, while CHUNK of the same are pending: `in-mode`
+//! (requests of Redis in the mode), `rings` (its mode is left and entered again around a request), `silent` (likewise
+//! `in-mode`, and the server is silent for too long before each answer), `by-tag` (requests of IMAP, answered in no order),
+//! `refused` (literals of IMAP, of which none may be sent) and `challenged` (logins, challenged once and refused).
+//!
+//! What an octet or a round costs is the difference of two runs, so that start, exit and the making of the block do not
+//! count.
 #![allow(clippy::unwrap_used, reason = "a program for a script that passes the right arguments")]
 
 use sonnette::board::{Board, Notification, Reply, Request};
+use sonnette::imap::{self, Imap, Responder};
 use sonnette::redis::{self, Redis, Subscription, Value};
-use sonnette::{ClientState, Event, Limits, LineDecoder, Terminator, Timeouts};
+use sonnette::{ClientState, Event, Invalid, Limits, LineDecoder, Protocol, RequestId, Terminator, Timeouts};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -186,12 +194,117 @@ fn value(chunk: usize, rounds: usize, length: usize) -> u64 {
     seen
 }
 
+/// No limit stands in the way of many.
+const MANY: Limits = Limits::new().with_pending(usize::MAX).with_output(usize::MAX);
+
+fn events<P: Protocol>(state: &mut ClientState<P>) -> usize {
+    std::iter::from_fn(|| state.poll_event().unwrap()).count()
+}
+
+/// Redis is subscribed, and answers in order.
+#[inline(never)]
+fn redis_pending(what: &str, pending: usize, rounds: usize) -> u64 {
+    const SUBSCRIBED: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n";
+    const LEFT: &[u8] = b"*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n";
+    let ping = || redis::Command::new("PING");
+    let rings = what == "rings";
+    let mut state = ClientState::with_limits(Redis::new(), MANY);
+    let minute = Duration::from_secs(60);
+    if what == "silent" {
+        state.set_timeouts(Timeouts { silence: Some(minute), ..Timeouts::OFF });
+    }
+    let ask = |state: &mut ClientState<Redis>| {
+        if rings {
+            state.ring(ping(), Subscription::channels(["news"])).unwrap();
+        } else {
+            state.request(ping()).unwrap();
+        }
+        state.advance_output(usize::MAX);
+    };
+    state.enter(Subscription::channels(["news"])).unwrap();
+    state.receive(SUBSCRIBED);
+    events(&mut state);
+    (0..pending).for_each(|_| ask(&mut state));
+    let (mut now, mut seen) = (Duration::ZERO, 0);
+    for _ in 0..rounds {
+        ask(&mut state);
+        if what == "silent" {
+            black_box(state.poll_timeout(now));
+            now += minute;
+            state.handle_timeout(now);
+            seen += events(&mut state);
+            state.advance_output(usize::MAX);
+        }
+        if rings {
+            state.receive(LEFT);
+        }
+        state.receive(b"+PONG\r\n");
+        if rings {
+            state.receive(SUBSCRIBED);
+        }
+        seen += events(&mut state);
+        state.advance_output(usize::MAX);
+    }
+    assert!(seen >= rounds - rounds / (pending + 1) - 1, "{seen} events");
+    seen as u64
+}
+
+struct Challenged;
+
+impl Responder for Challenged {
+    fn mechanism(&self) -> &str {
+        "CHALLENGED"
+    }
+
+    fn initial(&self) -> Result<Option<Vec<u8>>, Invalid> {
+        Ok(None)
+    }
+
+    fn respond(&self, _: &[bytes::Bytes]) -> Option<Vec<u8>> {
+        Some(b"response".into())
+    }
+}
+
+#[inline(never)]
+fn imap_pending(what: &str, pending: usize, rounds: usize) -> u64 {
+    let command = || match what {
+        "by-tag" => imap::Command::noop(),
+        "refused" => imap::Command::new("LOGIN").literal([b'x'; 100]).synchronising(),
+        _ => imap::Command::authenticate(Challenged),
+    };
+    let mut state = ClientState::with_limits(Imap::new(), MANY);
+    state.set_timeouts(Timeouts::OFF);
+    state.receive(b"* OK ready\r\n");
+    events(&mut state);
+    let mut ids: Vec<RequestId> = (0..pending).map(|_| state.request(command()).unwrap()).collect();
+    let (mut next, mut seed, mut seen) = (0, 7_usize, 0);
+    for _ in 0..rounds {
+        let id = state.request(command()).unwrap();
+        state.advance_output(usize::MAX);
+        let at = if what == "by-tag" {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) % pending
+        } else {
+            next = (next + 1) % pending;
+            (next + pending - 1) % pending
+        };
+        let answered = std::mem::replace(&mut ids[at], id).get();
+        let verdict = if what == "by-tag" { "OK" } else { "NO" };
+        let challenge = if what == "challenged" { "+ Y2hhbGxlbmdl\r\n" } else { "" };
+        state.receive(format!("{challenge}A{answered} {verdict} done\r\n").as_bytes());
+        seen += events(&mut state);
+        state.advance_output(usize::MAX);
+    }
+    assert_eq!(seen, rounds);
+    seen as u64
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse().ok());
     let (Some(what), Some(chunk), Some(rounds)) = (arguments.first(), number(1), number(2)) else {
         eprintln!(
-            "usage: instructions state|timed|requests|reference|lines|messages|copies|value CHUNK ROUNDS [LENGTH]; see .ci/instructions"
+            "usage: instructions state|timed|requests|reference|lines|messages|copies|value|in-mode|rings|silent|by-tag|refused|challenged CHUNK ROUNDS [LENGTH]; see .ci/instructions"
         );
         return;
     };
@@ -202,6 +315,8 @@ fn main() {
         "reference" => reference(&notifications(), chunk, rounds),
         "copies" => copies(chunk, rounds, number(3).unwrap()),
         "messages" => messages(chunk, rounds, number(3).unwrap()),
+        "in-mode" | "rings" | "silent" => redis_pending(what, chunk, rounds),
+        "by-tag" | "refused" | "challenged" => imap_pending(what, chunk, rounds),
         "value" => value(chunk, rounds, number(3).unwrap()),
         _ => lines(chunk, rounds, number(3).unwrap()),
     });

@@ -7,12 +7,12 @@ pub use time::Timeouts;
 use crate::lines::{Kind, Span};
 use crate::modes::{Call, Read};
 use crate::output::{Dropped, Mark, Opener, Output};
-use crate::queue::{Entry, Inside, What};
+use crate::queue::{self, Entry, Inside, Queue, What};
 use crate::{
     Decoded, Encoder, EnterAnswer, Error, Excerpt, Fault, Invalid, LeaveAnswer, Limits, LineDecoder, LineTooLong, Mode,
     Pending, Protocol, Reason, Rejected, RequestId, Setting, StreamUnchanged,
 };
-use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 use core::{fmt, hash, time::Duration};
 use time::Times;
 
@@ -85,15 +85,11 @@ pub struct ClientState<P: Protocol> {
     /// Octets received so far: where the unread ones end.
     received: u64,
 
-    /// What is outstanding, ids ascending.
-    queue: VecDeque<Entry<P::Subscription, P::Note>>,
-    next_id: RequestId,
-    /// The server is in notification mode, as far as frames have been read.
+    /// What is outstanding.
+    queue: Queue<P::Subscription, P::Note>,
+    /// The server is in notification mode, as far as frames have been read. The first change of mode in the queue, if
+    /// there is one, is then a leave, else an enter.
     inside: Option<Inside<P::Subscription, P::Note>>,
-    /// Enters and leaves in the queue that are neither confirmed nor void, and which of the two was asked last. They
-    /// alternate.
-    changes: usize,
-    last_change: Mode,
     /// Octets the leave of the last enter will take.
     leave_octets: usize,
 
@@ -164,10 +160,7 @@ enum Second<R, F, N> {
 /// Where to go back to if not all of several things can be asked.
 struct Checkpoint {
     output: Mark,
-    entries: usize,
-    next_id: RequestId,
-    changes: usize,
-    last_change: Mode,
+    queue: queue::Mark,
     leave_octets: usize,
 }
 
@@ -198,11 +191,8 @@ impl<P: Protocol> ClientState<P> {
             expect: Expect::Begin,
             begun: 0,
             received: 0,
-            queue: VecDeque::new(),
-            next_id: RequestId::FIRST,
+            queue: Queue::new(),
             inside: None,
-            changes: 0,
-            last_change: Mode::Leaving,
             leave_octets: 0,
             output: Output::default(),
             second: None,
@@ -257,7 +247,8 @@ impl<P: Protocol> ClientState<P> {
 
     /// Whether something is, that the application asked.
     fn is_outstanding(&self) -> bool {
-        self.inside.is_some() || self.queue.iter().any(|entry| !matches!(entry.what, What::Greeting))
+        let greets = matches!(self.queue.front(), Some(Entry { what: What::Greeting, .. }));
+        self.inside.is_some() || self.queue.len() > usize::from(greets)
     }
 
     /// Whether the stream may have to be changed before anything else is asked. Nothing is behind the request for it.
@@ -271,11 +262,7 @@ impl<P: Protocol> ClientState<P> {
 
     /// Whether the mode may end, or has ended, by an answer that is not polled.
     fn may_end_mode(&self) -> bool {
-        matches!(self.second, Some(Second::Ended { .. }))
-            || self.queue.iter().any(|entry| match &entry.what {
-                What::Request(note) | What::Probe(note) => self.protocol.may_end_mode(note),
-                What::Greeting | What::Enter(..) | What::Leave { .. } => false,
-            })
+        self.queue.may_end_mode() || matches!(self.second, Some(Second::Ended { .. }))
     }
 
     /// Asks for notification mode. It has exactly one of [`Event::Entered`], [`Event::Refused`] and [`Event::Lost`] with
@@ -286,15 +273,9 @@ impl<P: Protocol> ClientState<P> {
     /// [`asked_mode`](Self::asked_mode) is `Normal` or `Leaving`.
     pub fn enter(&mut self, subscription: P::Subscription) -> Result<RequestId, Rejected<P::Subscription>> {
         match self.try_enter(&subscription) {
-            Ok((note, starts_at)) => Ok(self.push_enter(subscription, note, starts_at)),
+            Ok((note, starts_at)) => Ok(self.push(What::Enter(subscription, note), starts_at)),
             Err(reason) => Err(Rejected { value: subscription, reason }),
         }
-    }
-
-    fn push_enter(&mut self, subscription: P::Subscription, note: P::Note, starts_at: u64) -> RequestId {
-        let id = self.push(What::Enter(subscription, note), starts_at);
-        (self.changes, self.last_change) = (self.changes + 1, Mode::Entering);
-        id
     }
 
     fn try_enter(&mut self, subscription: &P::Subscription) -> Result<(P::Note, u64), Reason> {
@@ -311,7 +292,7 @@ impl<P: Protocol> ClientState<P> {
         let note = self.encode(mark, |protocol, id, out| protocol.encode_enter(id, subscription, out))?;
         // Its leave can never be refused room: measure it now.
         let enters_until = self.output.mark();
-        let id = self.next_id;
+        let id = self.queue.next_id();
         self.protocol.encode_leave(id.next(), subscription, &mut Encoder::new(&mut self.output, None));
         self.leave_octets = self.output.octets_since(enters_until);
         self.output.back_to(enters_until);
@@ -323,27 +304,25 @@ impl<P: Protocol> ClientState<P> {
     ///
     /// `false` in the [`asked_mode`](Self::asked_mode)s `Normal` and `Closed`: there is nothing to leave.
     pub fn leave(&mut self) -> bool {
-        let Some(mode) = self.asked_mode().asked(Call::Leave) else {
-            return self.asked_mode() == Mode::Leaving;
-        };
-        let entering = self.queue.iter().rev().find_map(|entry| match &entry.what {
-            What::Enter(subscription, _) => Some((entry.id, subscription)),
+        let asked = self.asked_mode();
+        if asked.asked(Call::Leave).is_none() {
+            return asked == Mode::Leaving;
+        }
+        let last = self.queue.last_change().and_then(|id| self.queue.get(self.queue.find(id)?));
+        let entered = match (last, &self.inside) {
+            (Some(Entry { id, what: What::Enter(subscription, _), .. }), _) => Some((*id, subscription)),
+            (_, Some(Inside { id, subscription, .. })) => Some((*id, subscription)),
             _ => None,
-        });
-        let gated = entering.is_some() && self.protocol.changes().enter == EnterAnswer::Own;
-        let Some((enter, subscription)) =
-            entering.or(self.inside.as_ref().map(|inside| (inside.id, &inside.subscription)))
-        else {
-            return false;
         };
-        let (mark, starts_at, id) = (self.output.mark(), self.output.end(), self.next_id);
+        let Some((enter, subscription)) = entered else { return false };
+        let gated = asked == Mode::Entering && self.protocol.changes().enter == EnterAnswer::Own;
+        let (mark, starts_at, id) = (self.output.mark(), self.output.end(), self.queue.next_id());
         if gated {
             self.output.close_gate(Opener::Enter(enter), id);
         }
         let note = self.protocol.encode_leave(id, subscription, &mut Encoder::new(&mut self.output, None));
         self.output.seal(mark);
         self.push(What::Leave { note, void: false }, starts_at);
-        (self.changes, self.last_change) = (self.changes + 1, mode);
         true
     }
 
@@ -362,7 +341,7 @@ impl<P: Protocol> ClientState<P> {
         self.leave();
         let rung = self.try_request(&request).and_then(|id| Ok((id, self.try_enter(&subscription)?)));
         match rung {
-            Ok((id, (note, starts_at))) => Ok((id, self.push_enter(subscription, note, starts_at))),
+            Ok((id, (note, starts_at))) => Ok((id, self.push(What::Enter(subscription, note), starts_at))),
             Err(reason) => {
                 self.roll_back(before);
                 Err(Rejected { value: (request, subscription), reason })
@@ -371,22 +350,14 @@ impl<P: Protocol> ClientState<P> {
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            output: self.output.mark(),
-            entries: self.queue.len(),
-            next_id: self.next_id,
-            changes: self.changes,
-            last_change: self.last_change,
-            leave_octets: self.leave_octets,
-        }
+        Checkpoint { output: self.output.mark(), queue: self.queue.mark(), leave_octets: self.leave_octets }
     }
 
     /// Takes back what was asked since the checkpoint, with nothing polled or written between.
     fn roll_back(&mut self, to: Checkpoint) {
         self.output.back_to(to.output);
-        self.queue.truncate(to.entries);
-        self.next_id = to.next_id;
-        (self.changes, self.last_change, self.leave_octets) = (to.changes, to.last_change, to.leave_octets);
+        self.queue.back_to(to.queue);
+        self.leave_octets = to.leave_octets;
     }
 
     /// The mode in which this may be asked.
@@ -426,7 +397,7 @@ impl<P: Protocol> ClientState<P> {
         mark: Mark,
         encode: impl FnOnce(&P, RequestId, &mut Encoder<'_>) -> Result<P::Note, Invalid>,
     ) -> Result<P::Note, Reason> {
-        let id = self.next_id;
+        let id = self.queue.next_id();
         let encoded = encode(&self.protocol, id, &mut Encoder::new(&mut self.output, Some(id)));
         match encoded {
             Ok(_) => self.output.seal(mark),
@@ -450,12 +421,13 @@ impl<P: Protocol> ClientState<P> {
 
     #[inline]
     fn push(&mut self, what: What<P::Subscription, P::Note>, starts_at: u64) -> RequestId {
-        let id = self.next_id;
-        self.next_id = id.next();
         // The end of the stream counts as an octet: what is asked after it was not asked before it.
         let received_before = self.received + u64::from(matches!(self.end, End::Eof));
-        self.queue.push_back(Entry { id, what, received_before, starts_at, due: None });
-        id
+        let may_end_mode = match &what {
+            What::Request(note) | What::Probe(note) => self.protocol.may_end_mode(note),
+            What::Greeting | What::Enter(..) | What::Leave { .. } | What::Answered { .. } => false,
+        };
+        self.queue.push(what, received_before, starts_at, may_end_mode)
     }
 
     // What the wire says.
@@ -664,9 +636,9 @@ impl<P: Protocol> ClientState<P> {
         match &front.what {
             What::Enter(..) if changes.enter == EnterAnswer::Silent && due(front) => self.enter_mode(0),
             What::Leave { .. } if changes.leave == LeaveAnswer::Silent => {
-                let next = self.queue.get(1)?;
+                let next = self.queue.second()?;
                 let confirms = matches!(next.what, What::Enter(..)) && due(next);
-                if confirms { self.leave_mode(0) } else { None }
+                if confirms { self.leave_mode() } else { None }
             }
             _ => None,
         }
@@ -701,13 +673,10 @@ impl<P: Protocol> ClientState<P> {
 
     /// How many entries, from the front, a frame that ends at `ends_at` may be about.
     fn visible(&self, ends_at: u64) -> usize {
-        let mut visible = self.queue.len();
-        if self.queue.back().is_some_and(|last| last.received_before >= ends_at) {
-            visible = self.queue.partition_point(|entry| entry.received_before < ends_at);
-        }
+        let mut visible = self.queue.asked_at(ends_at);
         let gate = self.output.first_gate().map(|gate| gate.hides_from);
         for hides_from in [gate, self.expect.hides_from()].into_iter().flatten() {
-            visible = visible.min(self.queue.partition_point(|entry| entry.id < hides_from));
+            visible = visible.min(self.queue.place_of(hides_from));
         }
         visible
     }
@@ -730,14 +699,14 @@ impl<P: Protocol> ClientState<P> {
                 Some((at, What::Probe(_))) => (Read::Answer, at),
                 _ => (Read::Stray, 0),
             },
-            Decoded::Entered => match self.first(visible, |what| matches!(what, What::Enter(..))) {
+            Decoded::Entered => match self.first_change(visible, Mode::Entering) {
                 Some(at) if own_enter => (Read::Entered, at),
                 _ => (Read::Stray, 0),
             },
-            Decoded::Left => match self.first(visible, |what| matches!(what, What::Leave { .. })).and_then(of) {
-                Some((at, What::Leave { void: true, .. })) => (Read::Void, at),
-                Some((at, _)) => (Read::Left, at),
-                None => (Read::Stray, 0),
+            Decoded::Left => match (self.queue.first_void(), self.first_change(visible, Mode::Leaving)) {
+                (Some(void), _) => self.find(void, visible).map_or((Read::Stray, 0), |at| (Read::Void, at)),
+                (None, Some(at)) => (Read::Left, at),
+                (None, None) => (Read::Stray, 0),
             },
             Decoded::Ended { .. } => (Read::Ended, 0),
             Decoded::Greeting if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Greeting) => {
@@ -843,7 +812,7 @@ impl<P: Protocol> ClientState<P> {
                 self.queue.remove(at);
                 None
             }
-            Decoded::Left => self.leave_mode(at),
+            Decoded::Left => self.leave_mode(),
             Decoded::Ended { refusal } => {
                 let asked = self.leave_asked(visible);
                 self.inside.as_ref().map(|inside| inside.id).map(|id| self.end_mode(id, asked, refusal))
@@ -867,7 +836,7 @@ impl<P: Protocol> ClientState<P> {
         if held.saturating_add(reserved).saturating_add(octets) > self.limits.answer {
             return Err(Fault::TooLong);
         }
-        let first_hidden = || self.queue.get(visible).map_or(self.next_id, |entry| entry.id);
+        let first_hidden = || self.queue.from(visible).next().map_or(self.queue.next_id(), |entry| entry.id);
         let hides_from = expected.hides_from().unwrap_or_else(first_hidden);
         Ok(match raw {
             Some(_) => Expect::Raw { held, reserved, hides_from, octets },
@@ -881,15 +850,12 @@ impl<P: Protocol> ClientState<P> {
     }
 
     fn find(&self, id: RequestId, visible: usize) -> Option<usize> {
-        let at = match self.queue.front() {
-            Some(first) if first.id == id => 0,
-            _ => self.queue.binary_search_by_key(&id, |entry| entry.id).ok()?,
-        };
-        (at < visible).then_some(at)
+        self.queue.find(id).filter(|at| *at < visible)
     }
 
-    fn first(&self, visible: usize, is: impl Fn(&What<P::Subscription, P::Note>) -> bool) -> Option<usize> {
-        self.queue.iter().take(visible).position(|entry| is(&entry.what))
+    /// The first change of mode, if it is of this kind and among the visible entries.
+    fn first_change(&self, visible: usize, kind: Mode) -> Option<usize> {
+        (self.mode() == kind).then(|| self.find(self.queue.first_change()?, visible))?
     }
 
     /// The request whose rest waits for the server's continuation.
@@ -902,24 +868,20 @@ impl<P: Protocol> ClientState<P> {
 
     /// Whether a leave of the present mode is among the visible entries.
     fn leave_asked(&self, visible: usize) -> bool {
-        self.mode() == Mode::Leaving && self.first(visible, is_live_leave).is_some()
+        self.first_change(visible, Mode::Leaving).is_some()
     }
 
     /// The request at `at` was answered: the Left that this proves, if a silent leave was asked before it.
     fn answer(&mut self, at: usize, id: RequestId) -> Option<Event<P>> {
+        let proves = self.protocol.changes().leave == LeaveAnswer::Silent && self.leave_asked(at);
         self.queue.remove(at);
         self.drop_gated(Opener::Continuation(id));
-        if self.protocol.changes().leave == LeaveAnswer::Silent && self.leave_asked(at) {
-            let leave = self.first(at, is_live_leave)?;
-            return self.leave_mode(leave);
-        }
-        None
+        if proves { self.leave_mode() } else { None }
     }
 
     /// The enter at `at` was confirmed.
     fn enter_mode(&mut self, at: usize) -> Option<Event<P>> {
         let Entry { id, what: What::Enter(subscription, note), .. } = self.queue.remove(at)? else { return None };
-        self.changes -= 1;
         self.inside = Some(Inside { id, subscription, note });
         self.drop_gated(Opener::Continuation(id));
         if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Enter(id)) {
@@ -931,34 +893,32 @@ impl<P: Protocol> ClientState<P> {
     /// The enter at `at` is gone, and with it the leave that waited for it, unseen.
     fn refuse_enter(&mut self, at: usize, id: RequestId) {
         self.queue.remove(at);
-        self.changes -= 1;
         self.drop_gated(Opener::Continuation(id));
-        if let (true, Some(leave)) = (self.drop_gated(Opener::Enter(id)), self.first(self.queue.len(), is_live_leave)) {
-            self.queue.remove(leave);
-            self.changes -= 1;
+        if self.drop_gated(Opener::Enter(id)) {
+            let leave = self.queue.first_change().and_then(|id| self.queue.find(id));
+            leave.map(|at| self.queue.remove(at));
         }
     }
 
-    /// The leave at `at` was confirmed.
-    fn leave_mode(&mut self, at: usize) -> Option<Event<P>> {
+    /// The first leave was confirmed.
+    fn leave_mode(&mut self) -> Option<Event<P>> {
+        let at = self.first_change(usize::MAX, Mode::Leaving)?;
         let Inside { id, .. } = self.inside.take()?;
         self.queue.remove(at);
-        self.changes -= 1;
         Some(Event::Left { id, asked: true, refusal: None })
     }
 
     /// The mode ended without an answer to its leave. If there is one on its way, it has become void: its answer, if it
     /// has one of its own, is absorbed when it comes.
     fn end_mode(&mut self, id: RequestId, asked: bool, refusal: Option<P::Refusal>) -> Event<P> {
-        self.inside = None;
-        if let (Mode::Leaving, Some(at)) = (self.mode(), self.first(self.queue.len(), is_live_leave)) {
-            self.changes -= 1;
-            let own = self.protocol.changes().leave == LeaveAnswer::Own;
-            match self.queue.get_mut(at) {
-                Some(Entry { what: What::Leave { void, .. }, .. }) if own => *void = true,
-                _ => drop(self.queue.remove(at)),
+        if let Some(at) = self.first_change(usize::MAX, Mode::Leaving) {
+            if self.protocol.changes().leave == LeaveAnswer::Own {
+                self.queue.make_void(at);
+            } else {
+                self.queue.remove(at);
             }
         }
+        self.inside = None;
         Event::Left { id, asked, refusal }
     }
 
@@ -1032,11 +992,10 @@ impl<P: Protocol> ClientState<P> {
     /// the settled mode.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        match self.changes {
+        match self.queue.changes() {
             _ if self.is_over() => Mode::Closed,
             0 => self.settled(),
-            changes if changes % 2 == 1 => self.last_change,
-            _ => self.last_change.other_change(),
+            _ => self.change(true),
         }
     }
 
@@ -1044,11 +1003,17 @@ impl<P: Protocol> ClientState<P> {
     /// settled mode. What may be sent is judged by this alone.
     #[must_use]
     pub fn asked_mode(&self) -> Mode {
-        match self.changes {
+        match self.queue.changes() {
             _ if self.is_over() => Mode::Closed,
             0 => self.settled(),
-            _ => self.last_change,
+            // They alternate.
+            changes => self.change(changes % 2 == 1),
         }
+    }
+
+    /// The first change of mode, or one of the other kind.
+    fn change(&self, like_the_first: bool) -> Mode {
+        if self.inside.is_some() == like_the_first { Mode::Leaving } else { Mode::Entering }
     }
 
     fn is_over(&self) -> bool {
@@ -1066,7 +1031,7 @@ impl<P: Protocol> ClientState<P> {
             Some(Second::Reply { id, .. } | Second::Refused { id, .. }) => Some(*id),
             Some(Second::Notification(_) | Second::Ended { .. }) | None => None,
         };
-        told_next == Some(id) || self.find(id, self.queue.len()).is_some()
+        told_next == Some(id) || self.queue.find(id).is_some()
     }
 
     /// The protocol, with what it has learnt from the frames read.
@@ -1101,9 +1066,7 @@ impl<P: Protocol> ClientState<P> {
         let idle = self.queue.is_empty();
         self.lines.shrink_to_fit();
         self.output.shrink_to_fit(idle);
-        if idle {
-            self.queue = VecDeque::new();
-        }
+        self.queue.shrink_to_fit();
     }
 
     /// What decides all that follows: absolute positions and search progress do not.
@@ -1111,13 +1074,19 @@ impl<P: Protocol> ClientState<P> {
     fn live(
         &self,
     ) -> (
-        (&P, Limits, &LineDecoder, (Expect, u64), RequestId),
+        (&P, Limits, &LineDecoder, (Expect, u64), (RequestId, usize)),
         (&Option<Inside<P::Subscription, P::Note>>, Mode, Mode, (usize, usize)),
         (&Output, &Option<SecondOf<P>>, &End),
         impl Eq + hash::Hash,
     ) {
         (
-            (&self.protocol, self.limits, &self.lines, (self.expect, self.begun), self.next_id),
+            (
+                &self.protocol,
+                self.limits,
+                &self.lines,
+                (self.expect, self.begun),
+                (self.queue.next_id(), self.queue.len()),
+            ),
             (&self.inside, self.mode(), self.asked_mode(), self.reserved(self.asked_mode())),
             (&self.output, &self.second, &self.end),
             self.live_times(),
@@ -1128,8 +1097,7 @@ impl<P: Protocol> ClientState<P> {
     #[allow(clippy::type_complexity, reason = "a tuple, named nowhere else")]
     fn live_queue(
         &self,
-    ) -> impl ExactSizeIterator<Item = (RequestId, &What<P::Subscription, P::Note>, u64, Option<u64>, Option<Duration>)>
-    {
+    ) -> impl Iterator<Item = (RequestId, &What<P::Subscription, P::Note>, u64, Option<u64>, Option<Duration>)> {
         let read = self.octets_read();
         self.queue.iter().map(move |entry| {
             let unread_before = entry.received_before.saturating_sub(read);
@@ -1137,10 +1105,6 @@ impl<P: Protocol> ClientState<P> {
             (entry.id, &entry.what, unread_before, unwritten_before, entry.due)
         })
     }
-}
-
-fn is_live_leave<S, N>(what: &What<S, N>) -> bool {
-    matches!(what, What::Leave { void: false, .. })
 }
 
 impl<P> Clone for ClientState<P>
@@ -1159,10 +1123,7 @@ where
             begun: self.begun,
             received: self.received,
             queue: self.queue.clone(),
-            next_id: self.next_id,
             inside: self.inside.clone(),
-            changes: self.changes,
-            last_change: self.last_change,
             leave_octets: self.leave_octets,
             output: self.output.clone(),
             second: self.second.clone(),
@@ -1203,7 +1164,6 @@ where
 {
     fn hash<H: hash::Hasher>(&self, state: &mut H) {
         self.live().hash(state);
-        self.queue.len().hash(state);
         self.live_queue().for_each(|entry| entry.hash(state));
     }
 }

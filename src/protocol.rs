@@ -1,9 +1,8 @@
 //! What a protocol must be able to say, and what it is shown.
 
 use crate::output::Encoder;
-use crate::queue::{Entry, Inside, What};
+use crate::queue::{Entry, Inside, Queue, What};
 use crate::{Frame, Invalid, Limits, RequestId, Terminator, Timeouts};
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::{fmt, hash};
 
@@ -341,7 +340,7 @@ pub(crate) fn length(digits: &[u8], rule: &'static str) -> Result<u64, Fault> {
 /// An entry asked after the frame had arrived, or not yet sent because a gate holds it back, is not shown: an answer
 /// never precedes its question. Of an answer of many frames the first one decides.
 pub struct Pending<'a, P: Protocol> {
-    pub(crate) queue: &'a VecDeque<Entry<P::Subscription, P::Note>>,
+    pub(crate) queue: &'a Queue<P::Subscription, P::Note>,
     pub(crate) visible: usize,
     pub(crate) inside: Option<&'a Inside<P::Subscription, P::Note>>,
     pub(crate) continuation: Option<RequestId>,
@@ -406,19 +405,19 @@ impl<'a, P: Protocol> Pending<'a, P> {
 
     /// All entries, in the order asked.
     pub fn iter(&self) -> impl Iterator<Item = Asked<'a, P>> {
-        self.queue.iter().take(self.visible).map(asked)
+        self.queue.before(self.visible).filter_map(asked)
     }
 
     /// The entries that are not shown, in the order asked: what they ask was not sent when the frame was.
     pub fn hidden(&self) -> impl Iterator<Item = Asked<'a, P>> {
-        self.queue.iter().skip(self.visible).map(asked)
+        self.queue.from(self.visible).filter_map(asked)
     }
 
     /// The entry with this id, found by binary search.
     #[must_use]
     pub fn get(&self, id: RequestId) -> Option<Asked<'a, P>> {
-        let at = self.queue.binary_search_by_key(&id, |entry| entry.id).ok()?;
-        self.queue.get(at).filter(|_| at < self.visible).map(asked)
+        let at = self.queue.find(id).filter(|at| *at < self.visible)?;
+        self.queue.get(at).and_then(asked)
     }
 
     /// The request whose rest waits for the server's continuation.
@@ -447,14 +446,16 @@ impl<P: Protocol> fmt::Debug for Asked<'_, P> {
     }
 }
 
-fn asked<P: Protocol>(entry: &Entry<P::Subscription, P::Note>) -> Asked<'_, P> {
+#[inline]
+fn asked<P: Protocol>(entry: &Entry<P::Subscription, P::Note>) -> Option<Asked<'_, P>> {
     let id = entry.id;
-    match &entry.what {
+    Some(match &entry.what {
         What::Greeting => Asked::Greeting,
         What::Request(note) | What::Probe(note) => Asked::Request { id, note },
         What::Enter(subscription, note) => Asked::Enter { id, subscription, note },
         What::Leave { note, void } => Asked::Leave { id, note, void: *void },
-    }
+        What::Answered { .. } => return None,
+    })
 }
 
 impl<P: Protocol> fmt::Debug for Pending<'_, P> {

@@ -107,8 +107,8 @@ impl<P: Protocol> ClientState<P> {
         if timeouts.refresh.is_none() {
             (times.refresh_due, times.entered) = (NEVER, None);
         }
-        if timeouts.reply.is_none() {
-            self.queue.iter_mut().for_each(|entry| entry.due = None);
+        if timeouts.reply.is_none() && times.settings.reply.is_some() {
+            self.queue.forget_due();
         }
         times.settings = timeouts;
     }
@@ -123,11 +123,10 @@ impl<P: Protocol> ClientState<P> {
         if let (Some(reply), false) = (times.settings.reply, self.queue.is_empty()) {
             // What a gate holds back has not been asked yet.
             let asked = match self.output.first_gate() {
-                Some(gate) => self.queue.partition_point(|entry| entry.id < gate.hides_from),
-                None => self.queue.len(),
+                Some(gate) => self.queue.place_of(gate.hides_from),
+                None => usize::MAX,
             };
-            let new = self.queue.range_mut(..asked).rev().take_while(|entry| entry.due.is_none());
-            new.for_each(|entry| entry.due = Some(now.saturating_add(reply)));
+            self.queue.fix_due(asked, now.saturating_add(reply));
         }
         if let (Some(silence), true) = (times.settings.silence, times.heard) {
             (times.silence_due, times.heard, times.probing) = (now.saturating_add(silence), false, false);
@@ -157,7 +156,7 @@ impl<P: Protocol> ClientState<P> {
     #[must_use]
     pub fn refreshing(&self) -> Option<RequestId> {
         let renewal = self.times.as_ref()?.renewal?;
-        self.find(renewal, self.queue.len()).map(|_| renewal)
+        self.queue.find(renewal).map(|_| renewal)
     }
 
     /// Judges what is overdue, when nothing more can be decoded.
@@ -197,7 +196,9 @@ impl<P: Protocol> ClientState<P> {
     /// Not while the mode is asked to be left.
     fn refresh_due(&self) -> Duration {
         match (&self.times, &self.inside) {
-            (Some(times), Some(inside)) if self.changes == 0 && times.entered == Some(inside.id) => times.refresh_due,
+            (Some(times), Some(inside)) if self.queue.changes() == 0 && times.entered == Some(inside.id) => {
+                times.refresh_due
+            }
             _ => NEVER,
         }
     }
@@ -212,6 +213,7 @@ impl<P: Protocol> ClientState<P> {
             What::Greeting | What::Request(_) | What::Probe(_) => true,
             What::Enter(..) => self.protocol.changes().enter == EnterAnswer::Own,
             What::Leave { .. } => self.protocol.changes().leave != LeaveAnswer::Silent,
+            What::Answered { .. } => false,
         }
     }
 
@@ -244,10 +246,10 @@ impl<P: Protocol> ClientState<P> {
 
     /// Sends a probe if there is none on its way; whether there is one then.
     fn ask_probe(&mut self, setting: Setting) -> bool {
-        if self.queue.iter().any(|entry| matches!(entry.what, What::Probe(_))) {
+        if self.queue.has_probe() {
             return true;
         }
-        let (mark, starts_at, id) = (self.output.mark(), self.output.end(), self.next_id);
+        let (mark, starts_at, id) = (self.output.mark(), self.output.end(), self.queue.next_id());
         match self.protocol.encode_probe(id, setting, &mut Encoder::new(&mut self.output, None)) {
             Some(note) => {
                 self.push(What::Probe(note), starts_at);
@@ -271,7 +273,7 @@ impl<P: Protocol> ClientState<P> {
         self.leave();
         if !prove || proves || self.ask_probe(Setting::Normal) {
             if let Ok((note, starts_at)) = self.encode_enter(&subscription) {
-                let id = self.push_enter(subscription, note, starts_at);
+                let id = self.push(What::Enter(subscription, note), starts_at);
                 self.acted(Some(id));
                 return true;
             }
