@@ -6,7 +6,7 @@ pub use time::Timeouts;
 
 use crate::lines::{Kind, Span};
 use crate::modes::{Call, Read};
-use crate::output::{Dropped, Mark, Opener, Output};
+use crate::output::{Mark, Opener, Output};
 use crate::queue::{self, Entry, Inside, Queue, What};
 use crate::{
     Decoded, Encoder, EnterAnswer, Error, Excerpt, Fault, Invalid, LeaveAnswer, Limits, LineDecoder, LineTooLong, Mode,
@@ -761,8 +761,7 @@ impl<P: Protocol> ClientState<P> {
                 if self.output.waiting().saturating_add(response.len()) > self.limits.output {
                     return Err(Fault::Violation("challenges come faster than their answers can be written"));
                 }
-                let (at, octets) = (self.output.put_before_gate(&response), response.len() as u64);
-                self.queue.iter_mut().filter(|entry| entry.starts_at >= at).for_each(|entry| entry.starts_at += octets);
+                self.output.put_before_gate(&response);
                 None
             }
             Decoded::Notification(notification) => Some(Event::Notification(notification)),
@@ -875,7 +874,7 @@ impl<P: Protocol> ClientState<P> {
     fn answer(&mut self, at: usize, id: RequestId) -> Option<Event<P>> {
         let proves = self.protocol.changes().leave == LeaveAnswer::Silent && self.leave_asked(at);
         self.queue.remove(at);
-        self.drop_gated(Opener::Continuation(id));
+        self.output.drop_gated(Opener::Continuation(id));
         if proves { self.leave_mode() } else { None }
     }
 
@@ -883,18 +882,16 @@ impl<P: Protocol> ClientState<P> {
     fn enter_mode(&mut self, at: usize) -> Option<Event<P>> {
         let Entry { id, what: What::Enter(subscription, note), .. } = self.queue.remove(at)? else { return None };
         self.inside = Some(Inside { id, subscription, note });
-        self.drop_gated(Opener::Continuation(id));
-        if self.output.first_gate().is_some_and(|gate| gate.opener == Opener::Enter(id)) {
-            self.output.open_gate();
-        }
+        self.output.drop_gated(Opener::Continuation(id));
+        self.output.open_gate_of(Opener::Enter(id));
         Some(Event::Entered { id })
     }
 
     /// The enter at `at` is gone, and with it the leave that waited for it, unseen.
     fn refuse_enter(&mut self, at: usize, id: RequestId) {
         self.queue.remove(at);
-        self.drop_gated(Opener::Continuation(id));
-        if self.drop_gated(Opener::Enter(id)) {
+        self.output.drop_gated(Opener::Continuation(id));
+        if self.output.drop_gated(Opener::Enter(id)) {
             let leave = self.queue.first_change().and_then(|id| self.queue.find(id));
             leave.map(|at| self.queue.remove(at));
         }
@@ -922,13 +919,6 @@ impl<P: Protocol> ClientState<P> {
         Event::Left { id, asked, refusal }
     }
 
-    /// Drops what waits for `opener`, unseen; whether there was any. Positions behind it move up.
-    fn drop_gated(&mut self, opener: Opener) -> bool {
-        let Some(Dropped { at, octets }) = self.output.drop_gated(opener) else { return false };
-        self.queue.iter_mut().filter(|entry| entry.starts_at > at).for_each(|entry| entry.starts_at -= octets);
-        true
-    }
-
     fn end_of_stream(&mut self) {
         let octets = self.begun + (self.expect.held() + self.lines.unread().len()) as u64;
         self.finish(match self.expect {
@@ -950,7 +940,7 @@ impl<P: Protocol> ClientState<P> {
         let refreshing = self.refreshing();
         while let Some(Entry { id, what, starts_at, .. }) = self.queue.pop_front() {
             if matches!(what, What::Request(_) | What::Enter(..)) && Some(id) != refreshing {
-                return Ok(Some(Event::Lost { id, sent: starts_at < self.output.written() }));
+                return Ok(Some(Event::Lost { id, sent: self.output.is_written(starts_at) }));
             }
         }
         match &self.end {
@@ -985,7 +975,7 @@ impl<P: Protocol> ClientState<P> {
     /// whose enter must be confirmed, or inside a request that the server must let continue.
     #[must_use]
     pub fn is_gated(&self) -> bool {
-        self.output.waiting() > self.output.window().len()
+        self.output.held() > 0
     }
 
     /// The mode as the application sees it: the first change asked for and not yet confirmed by a polled event, else
@@ -1101,7 +1091,7 @@ impl<P: Protocol> ClientState<P> {
         let read = self.octets_read();
         self.queue.iter().map(move |entry| {
             let unread_before = entry.received_before.saturating_sub(read);
-            let unwritten_before = entry.starts_at.checked_sub(self.output.written());
+            let unwritten_before = self.output.unwritten_before(entry.starts_at);
             (entry.id, &entry.what, unread_before, unwritten_before, entry.due)
         })
     }

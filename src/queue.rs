@@ -372,10 +372,6 @@ impl<S, N> Queue<S, N> {
         self.slots.iter_mut().for_each(|entry| entry.due = None);
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<S, N>> {
-        self.slots.iter_mut()
-    }
-
     /// Gives back the memory of an empty queue.
     pub(crate) fn shrink_to_fit(&mut self) {
         if self.slots.is_empty() {

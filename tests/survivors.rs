@@ -5,6 +5,8 @@
 
 use allocation_counter::measure;
 use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence};
 use sonnette::{
     Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
     Limits, LineTooLong, Mode, Pending, Protocol, Reason, Rejected, RequestId, Setting, Terminator, Timeouts, board,
@@ -113,6 +115,7 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
         Ok(match word {
             "greeting" => Decoded::Greeting,
             "continue" => Decoded::Continue,
+            "respond" => Decoded::Respond { response: format!("{rest}\n").into() },
             "more" => Decoded::More { raw: rest.parse().ok() },
             "part" => Decoded::Part,
             "nothing" => Decoded::Nothing,
@@ -447,6 +450,200 @@ fn a_mode_that_ends_takes_no_request_with_it() {
         Event::Reply { id: second, reply: "reply 3".into() },
     ];
     assert_eq!(events(&mut state), Ok(expected));
+}
+
+// What waits to be written.
+
+/// A failing case is written to a file beside this one, and tried first from then on.
+fn config() -> Config {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/survivors.proptest-regressions");
+    Config { failure_persistence: Some(Box::new(FileFailurePersistence::Direct(file))), ..Config::default() }
+}
+
+#[test]
+fn the_gate_of_a_leave_opens_behind_that_of_a_request() {
+    let mut state = own();
+    let watch = state.enter(()).unwrap();
+    state.request("ask|rest").unwrap();
+    assert!(state.leave());
+    state.receive(b"entered\n");
+    assert_eq!(events(&mut state), Ok(vec![Event::Entered { id: watch }]));
+    assert_eq!(state.output(), b"enter\nask");
+    state.receive(b"continue\n");
+    assert_eq!(events(&mut state), Ok(vec![]));
+    assert_eq!(state.output(), b"enter\naskrest\nleave\n");
+    assert!(!state.is_gated());
+}
+
+#[test]
+fn states_that_dropped_more_or_less_are_equal() {
+    let refused = |request, written| {
+        let mut state = own();
+        state.request(request).unwrap();
+        state.request("next").unwrap();
+        state.receive(b"refused 1\nnothing\n");
+        events(&mut state).unwrap();
+        state.advance_output(written);
+        state.request("last").unwrap();
+        state
+    };
+    for written in 0..8 {
+        let [short, long] = ["ask|x", "ask|and more"].map(|request| refused(request, written));
+        assert_eq!(short.output(), &b"asknext\nlast\n"[written..]);
+        assert_eq!(short, long, "{written}");
+    }
+    assert_ne!(refused("ask|x", 3), refused("ask|x", 4), "whether the next one was sent");
+}
+
+/// What the output must be: all that could be seen since the beginning, and what waits.
+#[derive(Default)]
+struct Plain {
+    seen: String,
+    written: usize,
+    asked: Vec<Piecewise>,
+}
+
+/// Something asked: pieces, of which so many may be seen and so many are.
+struct Piecewise {
+    id: RequestId,
+    what: &'static str,
+    pieces: Vec<String>,
+    allowed: usize,
+    shown: usize,
+    starts_at: Option<usize>,
+    is_done: bool,
+}
+
+impl Piecewise {
+    fn is_gated(&self) -> bool {
+        self.shown < self.pieces.len()
+    }
+}
+
+impl Plain {
+    fn ask(&mut self, what: &'static str, pieces: Vec<String>, allowed: usize) {
+        let id = RequestId::from_wire(self.asked.len() as u64 + 1);
+        let (shown, starts_at, is_done) = (0, None, false);
+        self.asked.push(Piecewise { id, what, pieces, allowed, shown, starts_at, is_done });
+        self.show();
+    }
+
+    fn show(&mut self) {
+        for asked in &mut self.asked {
+            while asked.shown < asked.allowed {
+                asked.starts_at.get_or_insert(self.seen.len());
+                self.seen += &asked.pieces[asked.shown];
+                asked.shown += 1;
+            }
+            if asked.is_gated() {
+                return;
+            }
+        }
+    }
+
+    fn end(&mut self, at: usize) {
+        let asked = &mut self.asked[at];
+        asked.is_done = true;
+        asked.pieces.truncate(asked.shown);
+        self.show();
+    }
+
+    /// The first that a gate holds back.
+    fn gated(&self) -> Option<usize> {
+        self.asked.iter().position(Piecewise::is_gated)
+    }
+
+    /// Those that an answer may be about: a gated leave was not sent.
+    fn answerable(&self, what: &'static str) -> Vec<usize> {
+        let end = self.gated().map_or(self.asked.len(), |at| at + usize::from(self.asked[at].what != "leave"));
+        (0..end).filter(|at| self.asked[*at].what == what && !self.asked[*at].is_done).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Whatever is dropped, put in between, or opened out of turn: what may be written is that, and what is lost was sent if
+    /// its first octet was written.
+    #[test]
+    fn what_waits_to_be_written_is_what_was_allowed(steps in prop::collection::vec((0..12_u8, 0..9_usize), 0..80)) {
+        let (mut state, mut plain) = (own(), Plain::default());
+        for (step, number) in steps {
+            let gated = plain.gated().filter(|at| plain.asked[*at].what == "request");
+            let requests = plain.answerable("request");
+            let frame = match step {
+                0..=2 => {
+                    let mut pieces: Vec<String> = (0..number % 3).map(|piece| format!("{piece}{step}")).collect();
+                    let text = pieces.iter().fold(format!("<{number}>"), |text, piece| text + "|" + piece);
+                    pieces.insert(0, format!("<{number}>"));
+                    pieces.last_mut().unwrap().push('\n');
+                    state.request(text.leak()).unwrap();
+                    plain.ask("request", pieces, 1);
+                    None
+                }
+                3 => {
+                    state.enter(()).is_ok().then(|| plain.ask("enter", vec!["enter\n".into()], 1));
+                    None
+                }
+                4 => {
+                    if matches!(state.asked_mode(), Mode::Entering | Mode::Notification) {
+                        let allowed = usize::from(state.asked_mode() == Mode::Notification);
+                        assert!(state.leave());
+                        plain.ask("leave", vec!["leave\n".into()], allowed);
+                    }
+                    None
+                }
+                5..=6 => {
+                    state.advance_output(number);
+                    plain.written = plain.seen.len().min(plain.written + number);
+                    None
+                }
+                7 => gated.map(|at| {
+                    plain.asked[at].allowed += 1;
+                    plain.show();
+                    "continue".into()
+                }),
+                8 => gated.map(|_| {
+                    plain.seen += &format!("{number}\n");
+                    format!("respond {number}")
+                }),
+                9 => gated.filter(|at| requests.contains(at)).or(requests.get(number).copied()).map(|at| {
+                    plain.end(at);
+                    let verdict = if number % 2 == 0 { "refused" } else { "reply" };
+                    format!("{verdict} {}", plain.asked[at].id)
+                }),
+                10 => plain.answerable("enter").first().copied().filter(|_| state.mode() == Mode::Entering).map(|enter| {
+                    let leave = enter + 1 + plain.asked[enter + 1..].iter().take_while(|a| a.what == "request").count();
+                    let leave = Some(leave).filter(|at| plain.asked.get(*at).is_some_and(|asked| asked.what == "leave"));
+                    let is_refused = number > 5;
+                    if let (Some(leave), true) = (leave, is_refused) {
+                        plain.end(leave);
+                    } else if let Some(leave) = leave {
+                        plain.asked[leave].allowed = 1;
+                    }
+                    plain.end(enter);
+                    if is_refused { format!("refused {}", plain.asked[enter].id) } else { "entered".into() }
+                }),
+                _ => plain.answerable("leave").first().copied().filter(|_| state.mode() == Mode::Leaving).map(|at| {
+                    plain.end(at);
+                    "left".into()
+                }),
+            };
+            if let Some(frame) = frame {
+                state.receive(frame.replace('#', "").as_bytes());
+                state.receive(b"\n");
+                prop_assert!(events(&mut state).is_ok(), "{}", frame);
+            }
+            prop_assert_eq!(std::str::from_utf8(state.output()), Ok(&plain.seen[plain.written..]));
+            prop_assert_eq!(state.is_gated(), plain.gated().is_some());
+        }
+        state.receive_eof();
+        let expected = plain.asked.iter().filter(|asked| !asked.is_done && asked.what != "leave").map(|asked| {
+            Event::Lost { id: asked.id, sent: asked.starts_at.is_some_and(|at| at < plain.written) }
+        });
+        let expected = expected.chain([Event::Closed]).collect();
+        prop_assert_eq!(events(&mut state), Ok(expected));
+    }
 }
 
 /// Equal are those that will behave alike, and no others; equal ones have one hash.

@@ -240,8 +240,13 @@ impl<P: Protocol> ClientState<P> {
     /// Whether more may be asked without the caller: not behind a gate, nor while the stream is to be changed, or has not
     /// taken what was asked last. So what the machine asks by itself is bounded, though no limit refuses it.
     fn may_act(&self) -> bool {
-        let own_until = self.times.as_ref().map_or(0, |times| times.own_until);
-        self.output.first_gate().is_none() && !self.is_stream_changing() && self.output.written() >= own_until
+        let is_written = self.times.as_ref().is_none_or(|times| self.unwritten(times) == 0);
+        self.output.first_gate().is_none() && !self.is_stream_changing() && is_written
+    }
+
+    /// How many octets are to be written up to the end of what the machine asked by itself.
+    fn unwritten(&self, times: &Times) -> u64 {
+        self.output.unwritten_before(times.own_until).unwrap_or(0)
     }
 
     /// Sends a probe if there is none on its way; whether there is one then.
@@ -295,8 +300,7 @@ impl<P: Protocol> ClientState<P> {
         let silence = Some((times.silence_due, times.probing)).filter(|_| !times.heard);
         let entered = times.entered == self.inside.as_ref().map(|inside| inside.id);
         let refresh = Some(times.refresh_due).filter(|_| entered);
-        let unwritten = times.own_until.saturating_sub(self.output.written());
-        Some((times.settings, times.came, silence, refresh, self.refreshing(), unwritten))
+        Some((times.settings, times.came, silence, refresh, self.refreshing(), self.unwritten(times)))
     }
 }
 
