@@ -1,5 +1,6 @@
 //! The machine.
 
+mod begun;
 mod time;
 
 pub use time::Timeouts;
@@ -13,6 +14,7 @@ use crate::{
     Pending, Protocol, Reason, Rejected, RequestId, Setting, StreamUnchanged,
 };
 use alloc::{boxed::Box, vec::Vec};
+use begun::Begun;
 use core::{fmt, hash, time::Duration};
 use time::Times;
 
@@ -80,8 +82,8 @@ pub struct ClientState<P: Protocol> {
 
     lines: LineDecoder,
     expect: Expect,
-    /// Octets of the parts read of an answer that is not complete.
-    begun: u64,
+    /// What is not complete though a frame was. Nothing is kept for none.
+    begun: Option<Box<Begun>>,
     /// Octets received so far: where the unread ones end.
     received: u64,
 
@@ -189,7 +191,7 @@ impl<P: Protocol> ClientState<P> {
             limits,
             lines: LineDecoder::new(P::TERMINATOR, limits.line),
             expect: Expect::Begin,
-            begun: 0,
+            begun: None,
             received: 0,
             queue: Queue::new(),
             inside: None,
@@ -419,7 +421,7 @@ impl<P: Protocol> ClientState<P> {
         Err(reason)
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, what: What<P::Subscription, P::Note>, starts_at: u64) -> RequestId {
         // The end of the stream counts as an octet: what is asked after it was not asked before it.
         let received_before = self.received + u64::from(matches!(self.end, End::Eof));
@@ -540,7 +542,7 @@ impl<P: Protocol> ClientState<P> {
     fn known_answer(&mut self) -> Option<Event<P>> {
         let Entry { id, what: What::Request(note), received_before, .. } = self.queue.front()? else { return None };
         // The answer to a request whose rest waits behind a gate has more to do.
-        if self.inside.is_some() || self.output.first_gate().is_some() || !self.is_at_begin() || self.begun > 0 {
+        if self.inside.is_some() || self.output.first_gate().is_some() || !self.is_at_begin() || self.begun.is_some() {
             return None;
         }
         let unread = self.lines.unread();
@@ -552,7 +554,7 @@ impl<P: Protocol> ClientState<P> {
         }
         let id = *id;
         self.lines.skip(octets);
-        self.queue.pop_front();
+        self.queue.pop_request();
         Some(Event::Reply { id, reply })
     }
 
@@ -714,9 +716,15 @@ impl<P: Protocol> ClientState<P> {
             }
             Decoded::Continue | Decoded::Respond { .. } if self.continuation(visible).is_some() => (Read::Answer, 0),
             Decoded::Greeting | Decoded::Continue | Decoded::Respond { .. } => (Read::Stray, 0),
-            // Parts and signs of life are legal in every open mode, and keep it.
-            Decoded::Part if visible > 0 => (Read::Answer, 0),
-            Decoded::Part => (Read::Stray, 0),
+            Decoded::Part { id, .. } => match self.find(*id, visible).and_then(of) {
+                Some((at, What::Request(_) | What::Probe(_))) => (Read::Answer, at),
+                Some((at, What::Enter(..))) if own_enter => (Read::Answer, at),
+                Some((at, What::Leave { .. })) if self.protocol.changes().leave == LeaveAnswer::Own => {
+                    (Read::Answer, at)
+                }
+                _ => (Read::Stray, 0),
+            },
+            // Pieces and signs of life are legal in every open mode, and keep it.
             Decoded::More { .. } | Decoded::Reserve { .. } | Decoded::Nothing => (Read::Notification, 0),
         }
     }
@@ -729,23 +737,22 @@ impl<P: Protocol> ClientState<P> {
         if self.mode().after(read).is_none() {
             return Err(Fault::Violation("an answer that nobody waits for here"));
         }
-        if !matches!(read, Read::Notification | Read::Answer)
-            || matches!(decoded, Decoded::Reply { .. } | Decoded::Refused { .. } | Decoded::Probed { .. })
-        {
-            self.begun = 0;
-        }
         Ok(match decoded {
             Decoded::More { raw } => {
-                self.expect = self.more(expected, span, visible, raw, 0)?;
+                self.expect = self.more(expected, span.total, visible, raw, 0)?;
                 None
             }
             Decoded::Reserve { octets } => {
-                self.expect = self.more(expected, span, visible, None, octets)?;
+                self.expect = self.more(expected, span.total, visible, None, octets)?;
                 None
             }
             Decoded::Nothing => None,
-            Decoded::Part => {
-                self.begun += (expected.held() + span.total) as u64;
+            Decoded::Part { id, kept, raw } => {
+                let octets = expected.held() + span.total;
+                self.begun.get_or_insert_default().part(id, octets, kept);
+                // This frame is complete: what it announces is another one.
+                let announced = self.more(Expect::Begin, 0, visible, raw, 0)?;
+                self.expect = if raw.is_some() { announced } else { Expect::Begin };
                 None
             }
             Decoded::Greeting => {
@@ -766,7 +773,9 @@ impl<P: Protocol> ClientState<P> {
             }
             Decoded::Notification(notification) => Some(Event::Notification(notification)),
             Decoded::PartNotification(notification) => {
-                self.begun += (expected.held() + span.total) as u64;
+                if self.inside.is_some() {
+                    self.begun.get_or_insert_default().notification(expected.held() + span.total);
+                }
                 Some(Event::Notification(notification))
             }
             Decoded::Reply { id, reply, ends_mode } => {
@@ -808,7 +817,7 @@ impl<P: Protocol> ClientState<P> {
             }
             Decoded::Entered => self.enter_mode(at),
             Decoded::Left if read == Read::Void => {
-                self.queue.remove(at);
+                self.take_out(at);
                 None
             }
             Decoded::Left => self.leave_mode(),
@@ -819,20 +828,21 @@ impl<P: Protocol> ClientState<P> {
         })
     }
 
-    /// What is expected after a part of something, of which so much was kept before, if the limit allows it.
+    /// What is expected after so many octets more of something, if the limit allows it.
     fn more(
         &self,
         expected: Expect,
-        span: Span,
+        octets: usize,
         visible: usize,
         raw: Option<u64>,
         reserve: u64,
     ) -> Result<Expect, Fault> {
-        let held = expected.held() + span.total;
+        let held = expected.held() + octets;
         let in_memory = |octets| usize::try_from(octets).unwrap_or(usize::MAX);
         let octets = in_memory(raw.unwrap_or(0));
         let reserved = expected.reserved().saturating_add(in_memory(reserve));
-        if held.saturating_add(reserved).saturating_add(octets) > self.limits.answer {
+        let kept = self.begun.as_ref().map_or(0, |begun| begun.kept());
+        if held.saturating_add(reserved).saturating_add(octets).saturating_add(kept) > self.limits.answer {
             return Err(Fault::TooLong);
         }
         let first_hidden = || self.queue.from(visible).next().map_or(self.queue.next_id(), |entry| entry.id);
@@ -870,17 +880,33 @@ impl<P: Protocol> ClientState<P> {
         self.first_change(visible, Mode::Leaving).is_some()
     }
 
+    /// Nothing of the answer to the entry at `at` is to come any more.
+    fn take_out(&mut self, at: usize) -> Option<Entry<P::Subscription, P::Note>> {
+        let entry = self.queue.remove(at)?;
+        self.end_begun(|begun| begun.end_answer(entry.id));
+        Some(entry)
+    }
+
+    fn end_begun(&mut self, end: impl FnOnce(&mut Begun)) {
+        if let Some(begun) = &mut self.begun {
+            end(begun);
+            if begun.is_empty() {
+                self.begun = None;
+            }
+        }
+    }
+
     /// The request at `at` was answered: the Left that this proves, if a silent leave was asked before it.
     fn answer(&mut self, at: usize, id: RequestId) -> Option<Event<P>> {
         let proves = self.protocol.changes().leave == LeaveAnswer::Silent && self.leave_asked(at);
-        self.queue.remove(at);
+        self.take_out(at);
         self.output.drop_gated(Opener::Continuation(id));
         if proves { self.leave_mode() } else { None }
     }
 
     /// The enter at `at` was confirmed.
     fn enter_mode(&mut self, at: usize) -> Option<Event<P>> {
-        let Entry { id, what: What::Enter(subscription, note), .. } = self.queue.remove(at)? else { return None };
+        let Entry { id, what: What::Enter(subscription, note), .. } = self.take_out(at)? else { return None };
         self.inside = Some(Inside { id, subscription, note });
         self.output.drop_gated(Opener::Continuation(id));
         self.output.open_gate_of(Opener::Enter(id));
@@ -889,11 +915,11 @@ impl<P: Protocol> ClientState<P> {
 
     /// The enter at `at` is gone, and with it the leave that waited for it, unseen.
     fn refuse_enter(&mut self, at: usize, id: RequestId) {
-        self.queue.remove(at);
+        self.take_out(at);
         self.output.drop_gated(Opener::Continuation(id));
         if self.output.drop_gated(Opener::Enter(id)) {
             let leave = self.queue.first_change().and_then(|id| self.queue.find(id));
-            leave.map(|at| self.queue.remove(at));
+            leave.and_then(|at| self.take_out(at));
         }
     }
 
@@ -901,7 +927,8 @@ impl<P: Protocol> ClientState<P> {
     fn leave_mode(&mut self) -> Option<Event<P>> {
         let at = self.first_change(usize::MAX, Mode::Leaving)?;
         let Inside { id, .. } = self.inside.take()?;
-        self.queue.remove(at);
+        self.take_out(at);
+        self.end_begun(Begun::end_group);
         Some(Event::Left { id, asked: true, refusal: None })
     }
 
@@ -912,15 +939,17 @@ impl<P: Protocol> ClientState<P> {
             if self.protocol.changes().leave == LeaveAnswer::Own {
                 self.queue.make_void(at);
             } else {
-                self.queue.remove(at);
+                self.take_out(at);
             }
         }
         self.inside = None;
+        self.end_begun(Begun::end_group);
         Event::Left { id, asked, refusal }
     }
 
     fn end_of_stream(&mut self) {
-        let octets = self.begun + (self.expect.held() + self.lines.unread().len()) as u64;
+        let begun = self.begun.as_ref().map_or(0, |begun| begun.octets());
+        let octets = begun + (self.expect.held() + self.lines.unread().len()) as u64;
         self.finish(match self.expect {
             Expect::Begin | Expect::NewStream if octets == 0 => None,
             Expect::NewStream => Some(Error::Injected),
@@ -931,6 +960,7 @@ impl<P: Protocol> ClientState<P> {
     fn finish(&mut self, error: Option<Error>) {
         if let Some(Mode::Closed) = self.mode().after(Read::End) {
             self.lines = LineDecoder::new(P::TERMINATOR, 0);
+            self.begun = None;
             self.end = End::Over(error);
         }
     }
@@ -1064,7 +1094,7 @@ impl<P: Protocol> ClientState<P> {
     fn live(
         &self,
     ) -> (
-        (&P, Limits, &LineDecoder, (Expect, u64), (RequestId, usize)),
+        (&P, Limits, &LineDecoder, (Expect, &Option<Box<Begun>>), (RequestId, usize)),
         (&Option<Inside<P::Subscription, P::Note>>, Mode, Mode, (usize, usize)),
         (&Output, &Option<SecondOf<P>>, &End),
         impl Eq + hash::Hash,
@@ -1074,7 +1104,7 @@ impl<P: Protocol> ClientState<P> {
                 &self.protocol,
                 self.limits,
                 &self.lines,
-                (self.expect, self.begun),
+                (self.expect, &self.begun),
                 (self.queue.next_id(), self.queue.len()),
             ),
             (&self.inside, self.mode(), self.asked_mode(), self.reserved(self.asked_mode())),
@@ -1110,7 +1140,7 @@ where
             limits: self.limits,
             lines: self.lines.clone(),
             expect: self.expect,
-            begun: self.begun,
+            begun: self.begun.clone(),
             received: self.received,
             queue: self.queue.clone(),
             inside: self.inside.clone(),

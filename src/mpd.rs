@@ -83,8 +83,16 @@ impl Mpd {
         Answer { lines: mem::take(&mut self.lines).into(), blocks: mem::take(&mut self.blocks) }
     }
 
-    /// A line of the answer to a request.
-    fn answer(&mut self, id: RequestId, note: Note, frame: &Frame<'_>) -> Result<Decoded<Self>, Fault> {
+    /// A line of the answer to a request, or the octets that one announced.
+    fn answer(&mut self, id: RequestId, note: Note, frame: &mut Frame<'_>) -> Result<Decoded<Self>, Fault> {
+        if frame.is_raw() {
+            let block = frame.len().saturating_sub(1);
+            if frame.last() != Some(&b'\n') {
+                return Err(Fault::Violation("a binary block ends in LF"));
+            }
+            self.blocks.push(frame.slice(..block));
+            return Ok(Decoded::Part { id, kept: true, raw: None });
+        }
         if *frame == *OK {
             if note.list_ok && note.commands != self.parts {
                 return Err(Fault::Violation("a command list is answered by one list_OK for each command"));
@@ -110,7 +118,7 @@ impl Mpd {
         }
         self.lines.extend_from_slice(frame);
         self.lines.push(b'\n');
-        Ok(Decoded::More { raw })
+        Ok(Decoded::Part { id, kept: true, raw })
     }
 }
 
@@ -180,14 +188,6 @@ impl Protocol for Mpd {
     }
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
-        if frame.is_raw() {
-            let block = frame.len().saturating_sub(1);
-            if frame.last() != Some(&b'\n') {
-                return Err(Fault::Violation("a binary block ends in LF"));
-            }
-            self.blocks.push(frame.slice(..block));
-            return Ok(Decoded::More { raw: None });
-        }
         // In idle, as read, every line is of its answer, whatever was asked since.
         if pending.in_mode() {
             return if let Some(name) = frame.strip_prefix(CHANGED) {

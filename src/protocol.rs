@@ -242,7 +242,8 @@ pub enum Setting {
 /// allows it.
 #[derive(Debug)]
 pub enum Decoded<P: Protocol> {
-    /// A part of something; it is kept (and counted against [`Limits::answer`]) until the rest has arrived.
+    /// A piece of a frame, which what follows completes: nothing else can come between. It is kept, and counted against
+    /// [`Limits::answer`], until the frame is complete. (A literal of IMAP, a value of Redis)
     More {
         /// So many raw octets follow; a line if `None`.
         raw: Option<u64>,
@@ -255,9 +256,17 @@ pub enum Decoded<P: Protocol> {
     },
     /// Complete, but nothing to tell: a sign of life.
     Nothing,
-    /// One of several confirmations, but not the last. Nothing of it is kept, so no limit counts it, and something else
-    /// may be read before the next; but the stream must not end here.
-    Part,
+    /// A frame of the answer to this request, enter or leave, but not the last. Notifications and answers to others may come
+    /// before the next one; the stream must not end before the last.
+    Part {
+        /// What it answers. The late answer of an enter that is confirmed ([`LeaveAnswer::ByEnter`]) has no parts.
+        id: RequestId,
+        /// Whether the protocol keeps it: then it counts against [`Limits::answer`] until `id` is answered, with what it
+        /// keeps for others.
+        kept: bool,
+        /// So many raw octets follow at once, as the next frame; if `None`, whatever comes.
+        raw: Option<u64>,
+    },
     /// The greeting.
     Greeting,
     /// The server's go-ahead for the rest of a request, see [`Encoder::await_continuation`].
@@ -271,7 +280,8 @@ pub enum Decoded<P: Protocol> {
     },
     /// The server rang.
     Notification(P::Notification),
-    /// The server rang, and goes on about it: the stream must not end here. (MPD: the `changed:` lines before `OK`)
+    /// The server rang, and goes on about it: the stream must not end before the mode does. (MPD: the `changed:` lines
+    /// before `OK`) Outside the mode it is a `Notification`.
     PartNotification(P::Notification),
     /// The answer to a request.
     Reply {

@@ -139,7 +139,7 @@ impl<S, N> Queue<S, N> {
         self.next_id
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(
         &mut self,
         what: What<S, N>,
@@ -172,16 +172,32 @@ impl<S, N> Queue<S, N> {
         self.next_id = mark.next_id;
     }
 
-    #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Entry<S, N>> {
         let entry = self.slots.pop_front()?;
-        if let Some(Entry { what: What::Answered { run }, .. }) = self.slots.front() {
-            let run = *run;
-            self.answered -= run;
-            self.slots.drain(..run);
-        }
         self.forget(&entry);
+        self.drop_answered();
         Some(entry)
+    }
+
+    /// Takes out the first one, which is a request.
+    #[inline(always)]
+    pub(crate) fn pop_request(&mut self) {
+        if let Some(entry) = self.slots.pop_front() {
+            self.ending -= usize::from(entry.may_end_mode);
+            self.drop_answered();
+        }
+    }
+
+    /// Drops the slots left behind that are now the first.
+    #[inline(always)]
+    fn drop_answered(&mut self) {
+        if self.answered > 0 {
+            if let Some(Entry { what: What::Answered { run }, .. }) = self.slots.front() {
+                let run = *run;
+                self.answered -= run;
+                self.slots.drain(..run);
+            }
+        }
     }
 
     /// Takes out the entry at a place. Other places hold no longer.
@@ -227,7 +243,6 @@ impl<S, N> Queue<S, N> {
         }
     }
 
-    #[inline]
     fn forget(&mut self, entry: &Entry<S, N>) {
         self.ending -= usize::from(entry.may_end_mode);
         match entry.what {

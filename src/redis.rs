@@ -281,7 +281,7 @@ impl Redis {
         }
         if !confirmed.is_complete() {
             self.confirmed = Some(confirmed);
-            return Ok(Decoded::Part);
+            return Ok(Decoded::Part { id, kept: false, raw: None });
         }
         Ok(match asked {
             Asked::Request { .. } => Decoded::Reply {

@@ -5,8 +5,9 @@
 //! give and every view must show; the laws then compare whole sessions with each other. Failures are kept in
 //! `tests/laws.proptest-regressions`, and tried first from then on. `PROPTEST_CASES` sets how many sessions a law gets.
 //!
-//! Not here: law 7 (an allocation counter), law 10 exhaustively (a model checker; here it is sampled), law 11 (the
-//! adapters), and what the notice board cannot reach (`ELSEWHERE` below).
+//! Law 7 is tested here for answers in parts, which the notice board has not. Not here: law 7 otherwise (an allocation
+//! counter), law 10 exhaustively (a model checker; here it is sampled), law 11 (the adapters), and what the notice board
+//! cannot reach (`ELSEWHERE` below).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
@@ -19,10 +20,10 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngAlgorithm, TestRn
 use sessions::Line;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request, ServerState};
 use sonnette::{
-    Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Event, Fault, Frame, Invalid, LeaveAnswer, Limits,
-    Mode, Pending, Protocol, Reason, RequestId, Terminator,
+    Asked, Changes, ClientState, Decoded, Encoder, EnterAnswer, Error, Event, Fault, Frame, Invalid, LeaveAnswer,
+    Limits, Mode, Pending, Protocol, Reason, RequestId, Setting, Terminator,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use support::{
     Answer, Checked, Dialect, Octets, Op, Played, Polls, Reached, Session, Way, dialects, honest, hostile, kinds,
     limits, play_alike, sessions, whenever_written,
@@ -450,6 +451,290 @@ fn texts() -> impl Strategy<Value = Vec<u8>> {
             .prop_map(|text| text.as_bytes().to_vec()),
     ];
     prop::collection::vec(piece, 0..3).prop_map(|pieces| pieces.concat())
+}
+
+// A protocol whose answers come in parts, between those of others.
+
+/// A line begins with the number of a request: `1+text` is a part of its answer that is kept, `1-text` one that is not,
+/// `1*3` announces three raw octets that are kept as well, `1=` is the last of it, `1?` refuses. `!` rings, `!+` rings and
+/// goes on, `>` and `<` confirm the changes of mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parts {
+    kept: BTreeMap<RequestId, Vec<u8>>,
+    announced: Option<RequestId>,
+}
+
+impl Parts {
+    fn keep(&mut self, id: RequestId, frame: &[u8]) {
+        self.kept.entry(id).or_default().extend_from_slice(frame);
+    }
+
+    fn octets(&self) -> usize {
+        self.kept.values().map(Vec::len).sum()
+    }
+}
+
+impl Protocol for Parts {
+    type Request = ();
+    type Subscription = ();
+    type Reply = Vec<u8>;
+    type Refusal = ();
+    type Notification = ();
+    type Note = ();
+
+    const TERMINATOR: Terminator = Terminator::Lf;
+
+    fn changes(&self) -> Changes {
+        Changes { enter: EnterAnswer::Own, leave: LeaveAnswer::Own }
+    }
+
+    fn allows(&self, (): &(), _: Setting) -> bool {
+        true
+    }
+
+    fn encode_request(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(b"ask\n");
+        Ok(())
+    }
+
+    fn encode_enter(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        out.put(b"enter\n");
+        Ok(())
+    }
+
+    fn encode_leave(&self, _: RequestId, (): &(), out: &mut Encoder<'_>) {
+        out.put(b"leave\n");
+    }
+
+    fn decode(&mut self, frame: &mut Frame<'_>, _: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
+        if let Some(id) = self.announced.take() {
+            self.keep(id, frame);
+            return Ok(Decoded::Part { id, kept: true, raw: None });
+        }
+        match &**frame {
+            b">" => return Ok(Decoded::Entered),
+            b"<" => return Ok(Decoded::Left),
+            b"!" => return Ok(Decoded::Notification(())),
+            b"!+" => return Ok(Decoded::PartNotification(())),
+            _ => {}
+        }
+        let [digit, kind, rest @ ..] = &**frame else { return Err(Fault::Violation("too short")) };
+        let id = RequestId::from_wire(u64::from(*digit - b'0'));
+        Ok(match kind {
+            b'+' => {
+                self.keep(id, rest);
+                Decoded::Part { id, kept: true, raw: None }
+            }
+            b'-' => Decoded::Part { id, kept: false, raw: None },
+            b'*' => {
+                self.announced = Some(id);
+                Decoded::Part { id, kept: true, raw: std::str::from_utf8(rest).unwrap().parse().ok() }
+            }
+            b'=' => Decoded::reply(id, self.kept.remove(&id).unwrap_or_default()),
+            b'?' => {
+                self.kept.remove(&id);
+                Decoded::Refused { id, refusal: () }
+            }
+            _ => return Err(Fault::Violation("not a part")),
+        })
+    }
+}
+
+/// In the mode of the first enter, with three requests behind it: 2, 3 and 4.
+fn in_parts(limit: usize) -> ClientState<Parts> {
+    let mut client = ClientState::with_limits(Parts::default(), Limits::new().with_answer(limit));
+    client.enter(()).unwrap();
+    for _ in 0..3 {
+        client.request(()).unwrap();
+    }
+    client.receive(b">\n");
+    assert!(matches!(client.poll_event(), Ok(Some(Event::Entered { .. }))));
+    client
+}
+
+fn told(client: &mut ClientState<Parts>) -> (Vec<Event<Parts>>, Option<Error>) {
+    let mut events = Vec::new();
+    loop {
+        match client.poll_event() {
+            Ok(Some(event)) => events.push(event),
+            Ok(None) => return (events, None),
+            Err(error) => return (events, Some(error)),
+        }
+    }
+}
+
+/// What of an answer was read.
+#[derive(Default)]
+struct Read {
+    octets: usize,
+    counted: usize,
+    text: String,
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Laws 1, 4, 6 and 7 where answers come in parts: what is kept of all of them is limited, whatever comes between, and
+    /// the stream must not end before the last part of each that has begun.
+    #[test]
+    fn law_7_answers_in_parts(
+        frames in prop::collection::vec((0..14_u8, 2..5_u64, 0..20_usize), 0..40),
+        cut in 0..4_usize,
+        size in 1..40_usize,
+    ) {
+        const LIMIT: usize = 100;
+        let (mut input, mut events, mut over) = (String::new(), Vec::new(), false);
+        let (mut open, mut group, mut inside) = (BTreeMap::new(), 0, true);
+        (2..5).for_each(|id| drop(open.insert(id, None::<Read>)));
+        for (kind, id, length) in frames {
+            let (text, before) = ("x".repeat(length), input.len());
+            match kind {
+                0..=8 if open.contains_key(&id) => {
+                    let (line, kept) = match kind {
+                        0..=3 => (format!("{id}+{text}\n"), &*text),
+                        4..=5 => (format!("{id}-{text}\n"), ""),
+                        6..=7 => (format!("{id}*{length}\n"), &*text),
+                        _ => (format!("{id}{}\n", if length % 2 == 0 { "=" } else { "?" }), ""),
+                    };
+                    input += &line;
+                    let id_of = RequestId::from_wire(id);
+                    if kind == 8 {
+                        let reply = open.remove(&id).flatten().unwrap_or_default().text.into_bytes();
+                        let is_reply = length % 2 == 0;
+                        events.push(if is_reply {
+                            Event::Reply { id: id_of, reply }
+                        } else {
+                            Event::Refused { id: id_of, refusal: () }
+                        });
+                        continue;
+                    }
+                    let read = open.entry(id).or_default().get_or_insert_default();
+                    read.octets += line.len();
+                    read.counted += if kept.is_empty() && matches!(kind, 4 | 5) { 0 } else { line.len() };
+                    read.text += kept;
+                    if matches!(kind, 6 | 7) {
+                        read.octets += length;
+                        read.counted += length;
+                        input += &text;
+                    }
+                    let counted: usize = open.values().flatten().map(|read| read.counted).sum();
+                    if counted > LIMIT {
+                        over = true;
+                        break;
+                    }
+                }
+                9..=10 => {
+                    input += "!\n";
+                    events.push(Event::Notification(()));
+                }
+                11 => {
+                    input += "!+\n";
+                    events.push(Event::Notification(()));
+                    group += if inside { input.len() - before } else { 0 };
+                }
+                12 if length == 0 && inside => {
+                    // The leave is asked before all of it is received.
+                    input += "<\n";
+                    events.push(Event::Left { id: RequestId::from_wire(1), asked: true, refusal: None });
+                    (group, inside) = (0, false);
+                }
+                _ => {}
+            }
+        }
+        let begun = open.values().flatten().map(|read| read.octets).sum::<usize>() + group + cut;
+        if !over {
+            input += &"!".repeat(cut);
+        }
+        events.extend(open.keys().map(|id| Event::Lost { id: RequestId::from_wire(*id), sent: false }));
+        let error = if over {
+            Some(Error::AnswerTooLong { limit: LIMIT })
+        } else {
+            (begun > 0).then_some(Error::UnexpectedEof { octets: begun as u64 })
+        };
+        if error.is_none() {
+            events.push(Event::Closed);
+        }
+        let mut client = in_parts(LIMIT);
+        client.leave();
+        let (mut seen, mut last) = (Vec::new(), None);
+        for chunk in input.as_bytes().chunks(size) {
+            client.receive(chunk);
+            let (events, error) = told(&mut client);
+            seen.extend(events);
+            last = last.or(error);
+            prop_assert!(client.protocol().octets() <= LIMIT);
+        }
+        client.receive_eof();
+        let (rest, end) = told(&mut client);
+        seen.extend(rest);
+        prop_assert_eq!((seen, last.or(end)), (events, error));
+    }
+}
+
+#[test]
+fn what_is_kept_of_an_answer_counts_whatever_comes_between() {
+    for between in ["", "!\n", "!+\n", "3=\n", "3?\n", "<\n", "3+\n3=\n"] {
+        let mut client = in_parts(1_000);
+        client.leave();
+        let line = format!("2+{}\n", "x".repeat(97));
+        for lines in 1..=11 {
+            client.receive(line.as_bytes());
+            if lines == 5 {
+                client.receive(between.as_bytes());
+            }
+            let error = told(&mut client).1;
+            let expected = (lines == 11).then_some(Error::AnswerTooLong { limit: 1_000 });
+            assert_eq!(error, expected, "{between:?} after 500 octets, at {lines}00");
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_of_all_answers_counts_until_each_is_answered() {
+    let mut client = in_parts(300);
+    client.receive(format!("2+{0}\n3+{0}\n4+{0}\n", "x".repeat(97)).as_bytes());
+    assert_eq!(told(&mut client).1, None);
+    for more in ["2+\n", "4*0\n"] {
+        let mut client = client.clone();
+        client.receive(more.as_bytes());
+        assert_eq!(told(&mut client).1, Some(Error::AnswerTooLong { limit: 300 }));
+    }
+    // What is announced counts when it is announced; nothing is to come of what was answered.
+    client.receive(b"3=\n2-\n");
+    assert_eq!(told(&mut client).1, None);
+    for (announced, error) in [(95, None), (96, Some(Error::AnswerTooLong { limit: 300 }))] {
+        let mut client = client.clone();
+        client.receive(format!("4*{announced}\n").as_bytes());
+        assert_eq!(told(&mut client).1, error, "{announced}");
+    }
+}
+
+#[test]
+fn an_answer_that_has_begun_is_missed_at_the_end_whatever_came_between() {
+    for between in ["!\n", "3=\n", "3?\n", "<\n", "!+\n<\n"] {
+        let mut client = in_parts(1_000);
+        client.leave();
+        client.receive(format!("2-more\n{between}").as_bytes());
+        client.receive_eof();
+        assert_eq!(told(&mut client).1, Some(Error::UnexpectedEof { octets: 7 }), "{between:?}");
+    }
+    // A group goes on until the mode ends.
+    for between in ["", "!\n", "2=\n", "2+\n2=\n"] {
+        let mut client = in_parts(1_000);
+        client.receive(format!("!+\n{between}").as_bytes());
+        client.receive_eof();
+        assert_eq!(told(&mut client).1, Some(Error::UnexpectedEof { octets: 3 }), "{between:?}");
+    }
+}
+
+#[test]
+fn a_part_of_what_was_not_asked_is_a_violation() {
+    for part in ["1-\n", "5-\n", "9+\n"] {
+        let mut client = in_parts(1_000);
+        client.receive(part.as_bytes());
+        client.request(()).unwrap();
+        assert!(matches!(told(&mut client).1, Some(Error::Violation { .. })), "{part:?}");
+    }
 }
 
 // What the sessions reach.

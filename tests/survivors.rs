@@ -117,7 +117,7 @@ impl<const GREETING: bool> Protocol for Wire<GREETING> {
             "continue" => Decoded::Continue,
             "respond" => Decoded::Respond { response: format!("{rest}\n").into() },
             "more" => Decoded::More { raw: rest.parse().ok() },
-            "part" => Decoded::Part,
+            "part" => Decoded::Part { id: id(), kept: false, raw: None },
             "nothing" => Decoded::Nothing,
             "reply" => Decoded::reply(id(), line.clone()),
             "known" => match pending.awaiting() {
@@ -209,7 +209,7 @@ fn what_waits_behind_a_gate_is_dropped_by_a_known_answer_too() {
 fn a_known_answer_does_not_end_one_that_has_begun() {
     let mut state = own();
     let id = state.request("ask").unwrap();
-    state.receive(b"part\n");
+    state.receive(b"part 1\n");
     assert_eq!(events(&mut state), Ok(vec![]));
     state.receive(b"known\n");
     assert_eq!(events(&mut state), Ok(vec![Event::Reply { id, reply: "known".into() }]));
@@ -324,9 +324,10 @@ fn a_leave_waits_for_no_continuation() {
 #[test]
 fn a_part_of_an_answer_that_nobody_waits_for_is_a_violation() {
     let mut state = own();
-    assert!(violation(&mut state.clone(), "part"));
+    assert!(violation(&mut state.clone(), "part 1"));
     state.request("ask").unwrap();
-    assert!(!violation(&mut state, "part"));
+    assert!(violation(&mut state.clone(), "part 2"));
+    assert!(!violation(&mut state, "part 1"));
 }
 
 #[test]
