@@ -76,6 +76,12 @@ pub enum Event<P: Protocol> {
 ///
 /// The calls of the application, [`request`](Self::request), [`enter`](Self::enter) and [`leave`](Self::leave), may come
 /// at any time, several before any answer: they only append to the output.
+///
+/// # Secrets
+/// A password that was asked with is not shown by `Debug`, but neither is it erased once it is written. It stays in the
+/// memory of the output, where it was put and where that was when it grew, until something else is put there. (To erase it
+/// for certain takes `unsafe`.) Who must not leave it there takes an allocator that erases what is given back, and calls
+/// [`shrink_to_fit`](Self::shrink_to_fit) after the login.
 pub struct ClientState<P: Protocol> {
     protocol: P,
     limits: Limits,

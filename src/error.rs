@@ -35,6 +35,9 @@ pub enum Error {
     /// Octets came behind the answer after which the stream was to be changed. Whoever put them there wanted them to be
     /// taken for ones that came over the new stream. (STARTTLS: CVE-2011-0411)
     Injected,
+    /// The server did not greet in time
+    /// ([`set_greeting_timeout`](crate::ClientState::set_greeting_timeout)).
+    GreetingTimeout,
     /// An answer did not come within [`Timeouts::reply`](crate::Timeouts::reply).
     ReplyTimeout,
     /// Nothing was received for [`Timeouts::silence`](crate::Timeouts::silence), nor for as long again after the server
@@ -58,6 +61,7 @@ impl fmt::Display for Error {
             Error::AnswerTooLong { limit } => write!(f, "the server sent an answer of more than {limit} octets"),
             Error::GreetingRefused(line) => write!(f, "the server refused the connection: {line:?}"),
             Error::Injected => f.write_str("octets were injected in front of the change of the stream"),
+            Error::GreetingTimeout => f.write_str("the server did not greet in time"),
             Error::ReplyTimeout => f.write_str("the server did not answer in time"),
             Error::SilenceTimeout => f.write_str("the server has fallen silent"),
             Error::Violation { rule, frame } => write!(f, "the server broke the protocol: {rule}: {frame:?}"),

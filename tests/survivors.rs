@@ -961,6 +961,7 @@ fn errors_say_what_happened_in_one_line() {
         (Error::UnexpectedEof { octets: 7 }, "the connection ended in the middle of an answer, after 7 octets of it"),
         (Error::LineTooLong(LineTooLong { limit: 80 }), "the server sent a line of more than 80 octets"),
         (Error::AnswerTooLong { limit: 9 }, "the server sent an answer of more than 9 octets"),
+        (Error::GreetingTimeout, "the server did not greet in time"),
         (Error::ReplyTimeout, "the server did not answer in time"),
         (Error::SilenceTimeout, "the server has fallen silent"),
     ] {

@@ -226,6 +226,186 @@ fn nothing_is_due_after_the_end() {
     }
 }
 
+// Less than a pause.
+
+#[test]
+fn a_mode_that_is_renewed_at_once_is_renewed_after_a_pause() {
+    let least = Duration::from_millis(1);
+    for board in BOTH {
+        for span in [Duration::ZERO, Duration::from_nanos(999_999), least] {
+            let mut state = inside(board, refresh(span), secs(9));
+            let mut now = secs(9);
+            for _ in 0..5 {
+                // Whoever asks again and again does not see it due at once.
+                for _ in 0..3 {
+                    assert_eq!(state.poll_timeout(now), Some(now + least), "{span:?}");
+                    state.handle_timeout(now);
+                    assert_eq!((events(&mut state), written(&mut state)), (vec![], String::new()));
+                }
+                now += least;
+                assert_eq!(expire(&mut state, now).1, "stop_notif\r\nnotif\r\n");
+                read(&mut state, changed(board));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_and_a_sign_of_life_have_a_millisecond_as_well() {
+    let least = Duration::from_millis(1);
+    for board in BOTH {
+        for timeouts in [reply(Duration::ZERO), silence(Duration::ZERO)] {
+            let mut state = client(board, timeouts);
+            state.request(Request::Random).unwrap();
+            assert_eq!(state.poll_timeout(secs(1)), Some(secs(1) + least));
+            state.handle_timeout(secs(1));
+            assert_eq!(state.poll_event(), Ok(None));
+        }
+    }
+}
+
+// The greeting.
+
+/// A server that greets, by `hello`; in other respects as [`Wire`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Greets(Wire);
+
+impl Protocol for Greets {
+    type Request = ();
+    type Subscription = ();
+    type Reply = String;
+    type Refusal = ();
+    type Notification = String;
+    type Note = ();
+
+    const TERMINATOR: Terminator = Terminator::Lf;
+    const GREETING: bool = true;
+
+    fn changes(&self) -> Changes {
+        self.0.changes
+    }
+
+    fn encode_request(&self, id: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        self.0.encode_request(id, &(), out)
+    }
+
+    fn encode_enter(&self, id: RequestId, (): &(), out: &mut Encoder<'_>) -> Result<(), Invalid> {
+        self.0.encode_enter(id, &(), out)
+    }
+
+    fn encode_leave(&self, id: RequestId, (): &(), out: &mut Encoder<'_>) {
+        self.0.encode_leave(id, &(), out);
+    }
+
+    fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
+        let line = String::from_utf8(frame.to_vec()).unwrap();
+        Ok(match pending.awaiting() {
+            Some(Asked::Greeting) if line == "hello" => Decoded::Greeting,
+            Some(Asked::Request { id, .. }) => Decoded::reply(id, line),
+            _ => Decoded::Notification(line),
+        })
+    }
+}
+
+fn greets(timeouts: Timeouts, greeting: Option<Duration>) -> ClientState<Greets> {
+    let changes = Changes { enter: EnterAnswer::Own, leave: LeaveAnswer::Own };
+    let mut state = ClientState::new(Greets(Wire { changes, probed_in: &[] }));
+    state.set_timeouts(timeouts);
+    state.set_greeting_timeout(greeting);
+    state
+}
+
+#[test]
+fn a_server_that_never_greets_is_given_up() {
+    let mut state = greets(OFF, Some(secs(10)));
+    let id = state.request(()).unwrap();
+    assert_eq!(state.poll_timeout(secs(100)), Some(secs(110)));
+    // It counts from the first time that it was asked for, and nothing that is no greeting postpones it.
+    assert_eq!(read(&mut state, "wait\nhel").len(), 1);
+    assert_eq!(state.poll_timeout(secs(105)), Some(secs(110)));
+    state.handle_timeout(secs(110) - Duration::from_nanos(1));
+    assert_eq!(state.poll_event(), Ok(None));
+    let lost = vec![Event::Lost { id, sent: false }];
+    assert_eq!(expire_to_end(&mut state, secs(110)), (lost, Error::GreetingTimeout));
+    assert_eq!(state.poll_event(), Err(Error::GreetingTimeout));
+}
+
+#[test]
+fn a_greeting_that_has_come_is_not_waited_for() {
+    let mut state = greets(OFF, Some(secs(10)));
+    fix(&mut state, secs(0));
+    // It came with the deadline: it is read first.
+    state.handle_timeout(secs(10));
+    assert_eq!(read(&mut state, "hello\n"), []);
+    assert_eq!(state.poll_timeout(secs(11)), None);
+    let id = state.request(()).unwrap();
+    assert_eq!(state.poll_timeout(secs(12)), None);
+    state.handle_timeout(secs(99));
+    assert_eq!(read(&mut state, "yes\n"), [Event::Reply { id, reply: "yes".into() }]);
+    // The end that came with it likewise.
+    let mut state = greets(OFF, Some(secs(10)));
+    fix(&mut state, secs(0));
+    state.handle_timeout(secs(10));
+    state.receive_eof();
+    assert_eq!(state.poll_timeout(secs(10)), None);
+    assert_eq!(state.poll_event(), Ok(Some(Event::Closed)));
+}
+
+#[test]
+fn the_time_to_greet_is_independent_of_the_other_settings() {
+    let all = |after| Timeouts { reply: Some(secs(after)), refresh: Some(secs(after)), silence: Some(secs(after)) };
+    for (timeouts, greeting, due, error) in [
+        (all(30), Some(20), 20, Error::GreetingTimeout),
+        (all(10), Some(20), 10, Error::ReplyTimeout),
+        // Both at once.
+        (all(20), Some(20), 20, Error::GreetingTimeout),
+        (reply(secs(30)), None, 30, Error::ReplyTimeout),
+    ] {
+        let mut state = greets(timeouts, greeting.map(secs));
+        assert_eq!(state.poll_timeout(secs(0)), Some(secs(due)), "{timeouts:?} {greeting:?}");
+        assert_eq!(expire_to_end(&mut state, secs(due)), (vec![], error.clone()));
+        // A clock that jumped past both: the one that was due first counts.
+        let mut state = greets(timeouts, greeting.map(secs));
+        fix(&mut state, secs(0));
+        state.handle_timeout(minutes(60));
+        assert_eq!(end(&mut state), (vec![], error));
+    }
+    let mut state = greets(all(5), Some(secs(20)));
+    fix(&mut state, secs(0));
+    for timeouts in [OFF, all(60), OFF] {
+        state.set_timeouts(timeouts);
+        assert_eq!(state.poll_timeout(secs(1)), Some(secs(20)), "it stays: {timeouts:?}");
+    }
+    state.set_greeting_timeout(Some(secs(99)));
+    assert_eq!(state.poll_timeout(secs(1)), Some(secs(20)), "as one that is fixed does");
+    state.set_greeting_timeout(None);
+    assert_eq!(state.poll_timeout(secs(1)), None);
+    state.set_greeting_timeout(Some(Duration::ZERO));
+    assert_eq!(state.poll_timeout(secs(1)), Some(secs(1) + Duration::from_millis(1)));
+}
+
+#[test]
+fn a_protocol_without_a_greeting_has_no_time_for_it() {
+    for board in BOTH {
+        let (mut state, before) = (client(board, OFF), client(board, OFF));
+        state.set_greeting_timeout(Some(secs(1)));
+        assert_eq!(state, before);
+        state.request(Request::Random).unwrap();
+        assert_eq!(state.poll_timeout(secs(0)), None);
+    }
+}
+
+#[test]
+fn the_time_to_greet_tells_two_connections_apart_until_they_are_greeted() {
+    let [mut a, mut b] = [Some(secs(1)), Some(secs(2))].map(|greeting| greets(OFF, greeting));
+    assert_ne!(a, b);
+    for state in [&mut a, &mut b] {
+        fix(state, secs(7));
+        read(state, "hello\n");
+    }
+    assert_eq!(a, b);
+}
+
 // Reply.
 
 #[test]

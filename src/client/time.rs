@@ -1,16 +1,16 @@
 //! Time: what is overdue, and what the machine then does by itself.
 
 use super::{ClientState, End};
-use crate::queue::What;
+use crate::queue::{Entry, What};
 use crate::{Encoder, EnterAnswer, Error, LeaveAnswer, Mode, Protocol, RequestId, Setting};
-use alloc::boxed::Box;
 use core::{hash, time::Duration};
 
 /// When a connection is given up, and when its mode is renewed: each by itself, all off by default, unless the protocol
 /// knows better ([`Protocol::TIMEOUTS`]).
 ///
 /// Times are those of the caller's own monotonic clock; the machine reads none. A deadline is fixed by the first
-/// [`poll_timeout`](ClientState::poll_timeout) after what it is for, with the settings of that moment.
+/// [`poll_timeout`](ClientState::poll_timeout) after what it is for, with the settings of that moment. Less than a
+/// millisecond counts as one, so that what the machine does again and again has a pause.
 ///
 /// ```
 /// use core::time::Duration;
@@ -36,7 +36,8 @@ pub struct Timeouts {
     /// An answer that has not come so long after its question ends the connection:
     /// [`Error::ReplyTimeout`]. (It cannot be skipped: the next answer would be taken for it.)
     ///
-    /// It counts from when the question was asked, or, if the server had to let it be sent, from then.
+    /// It counts from when the question was asked, or, if the server had to let it be sent, from then. The parts of an
+    /// answer that arrive do not postpone it.
     pub reply: Option<Duration>,
     /// So long after the mode was entered it is left and entered again, in one write, for servers that end a mode which
     /// lasts too long (IMAP: 30 minutes). Notifications do not postpone it, and none is lost.
@@ -45,7 +46,13 @@ pub struct Timeouts {
     /// the protocol has a probe that is allowed in the mode, that is sent instead, and shows nothing.
     pub refresh: Option<Duration>,
     /// When nothing at all was received for so long, the server is probed; when nothing was received for as long again,
-    /// the connection ends: [`Error::SilenceTimeout`]. Any octet postpones it.
+    /// the connection ends: [`Error::SilenceTimeout`]. So a server that has died is found out within twice this time.
+    ///
+    /// Any octet postpones it: a server that sends one now and then, and no answer, is never silent. Only
+    /// [`reply`](Self::reply) finds it out, in the mode with [`refresh`](Self::refresh), which asks for an answer.
+    ///
+    /// A question that the server answers late on purpose (Redis: `BLPOP`) ends the connection if it takes longer than twice
+    /// this time. The server answers the probe only after it, and is as silent until then as one that has died.
     ///
     /// A probe is a question of the protocol's, whose answer is not told. In a mode in which there is none to ask, the
     /// mode is left and entered again as by [`refresh`](Self::refresh). If the protocol has none at all
@@ -56,6 +63,20 @@ pub struct Timeouts {
 impl Timeouts {
     /// Nothing is ever overdue.
     pub const OFF: Timeouts = Timeouts { reply: None, refresh: None, silence: None };
+
+    /// With the pause that there always is.
+    fn with_pause(self) -> Self {
+        let Timeouts { reply, refresh, silence } = self;
+        Timeouts { reply: reply.map(pause), refresh: refresh.map(pause), silence: silence.map(pause) }
+    }
+}
+
+/// A mode that is renewed as soon as it is entered would be left and entered without end, where neither is answered even
+/// without a round trip. A thousand times a second does no harm, and few timers keep less than a millisecond.
+const LEAST: Duration = Duration::from_millis(1);
+
+fn pause(span: Duration) -> Duration {
+    span.max(LEAST)
 }
 
 /// The deadline of what is never due; no clock shows it.
@@ -80,6 +101,26 @@ pub(super) struct Times {
     renewal: Option<RequestId>,
     /// Where what the machine asked by itself ends in the output.
     own_until: u64,
+    greeting: Option<Duration>,
+    greeting_due: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times {
+            settings: Timeouts::OFF,
+            came: None,
+            heard: true,
+            silence_due: NEVER,
+            probing: false,
+            refresh_due: NEVER,
+            entered: None,
+            renewal: None,
+            own_until: 0,
+            greeting: None,
+            greeting_due: NEVER,
+        }
+    }
 }
 
 impl<P: Protocol> ClientState<P> {
@@ -88,19 +129,7 @@ impl<P: Protocol> ClientState<P> {
         if self.times.is_none() && timeouts == Timeouts::OFF {
             return;
         }
-        let times = self.times.get_or_insert_with(|| {
-            Box::new(Times {
-                settings: timeouts,
-                came: None,
-                heard: true,
-                silence_due: NEVER,
-                probing: false,
-                refresh_due: NEVER,
-                entered: None,
-                renewal: None,
-                own_until: 0,
-            })
-        });
+        let times = self.times.get_or_insert_default();
         if timeouts.silence.is_none() {
             (times.silence_due, times.heard) = (NEVER, true);
         }
@@ -110,7 +139,24 @@ impl<P: Protocol> ClientState<P> {
         if timeouts.reply.is_none() && times.settings.reply.is_some() {
             self.queue.forget_due();
         }
-        times.settings = timeouts;
+        times.settings = timeouts.with_pause();
+    }
+
+    /// Sets how long the server may take to greet, if the protocol has a greeting ([`Protocol::GREETING`]): if it has not
+    /// so long after the first [`poll_timeout`](Self::poll_timeout), the connection ends: [`Error::GreetingTimeout`]. By
+    /// default there is no such time.
+    ///
+    /// It is a setting beside the [`Timeouts`], and independent of them. A deadline that is fixed already stays, unless it
+    /// is turned off. Octets that are no greeting do not postpone it.
+    pub fn set_greeting_timeout(&mut self, timeout: Option<Duration>) {
+        if !P::GREETING || self.times.is_none() && timeout.is_none() {
+            return;
+        }
+        let times = self.times.get_or_insert_default();
+        if timeout.is_none() {
+            times.greeting_due = NEVER;
+        }
+        times.greeting = timeout.map(pause);
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) if nothing else happens: an absolute time on the caller's
@@ -119,6 +165,7 @@ impl<P: Protocol> ClientState<P> {
     /// The answer holds until the next call of another method. It may be past: then it is due.
     #[must_use]
     pub fn poll_timeout(&mut self, now: Duration) -> Option<Duration> {
+        let awaits_greeting = self.awaits_greeting();
         let times = self.times.as_deref_mut().filter(|_| matches!(self.end, End::Open))?;
         if let (Some(reply), false) = (times.settings.reply, self.queue.is_empty()) {
             // What a gate holds back has not been asked yet.
@@ -136,7 +183,10 @@ impl<P: Protocol> ClientState<P> {
                 (times.refresh_due, times.entered) = (now.saturating_add(refresh), Some(inside.id));
             }
         }
-        let next = self.reply_due().min(self.silence_due()).min(self.refresh_due());
+        if let (Some(greeting), true, NEVER) = (times.greeting, awaits_greeting, times.greeting_due) {
+            times.greeting_due = now.saturating_add(greeting);
+        }
+        let next = self.reply_due().min(self.silence_due()).min(self.refresh_due()).min(self.greeting_due());
         (next != NEVER).then_some(next)
     }
 
@@ -162,8 +212,10 @@ impl<P: Protocol> ClientState<P> {
     /// Judges what is overdue, when nothing more can be decoded.
     pub(super) fn judge(&mut self, now: Duration) {
         let now = now.min(LAST);
-        if self.reply_due() <= now {
-            return self.finish(Some(Error::ReplyTimeout));
+        let (greeting, reply) = (self.greeting_due(), self.reply_due());
+        if greeting.min(reply) <= now {
+            let error = if greeting <= reply { Error::GreetingTimeout } else { Error::ReplyTimeout };
+            return self.finish(Some(error));
         }
         if self.silence_due() <= now {
             let waits = !self.is_probing() && (self.probe() || self.owes_answer() || !self.may_act());
@@ -184,6 +236,17 @@ impl<P: Protocol> ClientState<P> {
     fn reply_due(&self) -> Duration {
         let first = self.queue.iter().find(|entry| self.has_answer(&entry.what));
         first.and_then(|entry| entry.due).unwrap_or(NEVER)
+    }
+
+    fn awaits_greeting(&self) -> bool {
+        P::GREETING && matches!(self.queue.front(), Some(Entry { what: What::Greeting, .. }))
+    }
+
+    fn greeting_due(&self) -> Duration {
+        match &self.times {
+            Some(times) if self.awaits_greeting() => times.greeting_due,
+            _ => NEVER,
+        }
     }
 
     fn silence_due(&self) -> Duration {
@@ -300,7 +363,8 @@ impl<P: Protocol> ClientState<P> {
         let silence = Some((times.silence_due, times.probing)).filter(|_| !times.heard);
         let entered = times.entered == self.inside.as_ref().map(|inside| inside.id);
         let refresh = Some(times.refresh_due).filter(|_| entered);
-        Some((times.settings, times.came, silence, refresh, self.refreshing(), self.unwritten(times)))
+        let greeting = Some((times.greeting, times.greeting_due)).filter(|_| self.awaits_greeting());
+        Some((times.settings, times.came, silence, refresh, greeting, self.refreshing(), self.unwritten(times)))
     }
 }
 
