@@ -166,6 +166,7 @@ enum Second<R, F, N> {
 }
 
 /// Where to go back to if not all of several things can be asked.
+#[derive(Clone, Copy)]
 struct Checkpoint {
     output: Mark,
     queue: queue::Mark,
@@ -353,6 +354,58 @@ impl<P: Protocol> ClientState<P> {
             Err(reason) => {
                 self.roll_back(before);
                 Err(Rejected { value: (request, subscription), reason })
+            }
+        }
+    }
+
+    /// Leaves the mode, asks several things, and enters it again, in one write. For each request, from the first on, its id
+    /// or why it cannot be asked, as far as there is room; and the id of the enter, unless none of them could be asked: then
+    /// nothing was sent.
+    ///
+    /// # Errors
+    /// The subscription comes back with the [`Reason`], and nothing was sent: there is no room for the first of them with
+    /// the enter, or the enter is not allowed or not valid.
+    #[allow(clippy::type_complexity, reason = "an id for each value")]
+    pub fn ring_all(
+        &mut self,
+        requests: &[P::Request],
+        subscription: P::Subscription,
+    ) -> Result<(Vec<Result<RequestId, Reason>>, Option<RequestId>), Rejected<P::Subscription>> {
+        let before = self.checkpoint();
+        let mut most = requests.len();
+        loop {
+            self.leave();
+            let (mut verdicts, mut asked) = (Vec::new(), 0);
+            let mut reason = Reason::TooManyPending;
+            for request in requests.iter().take(most) {
+                match self.try_request(request) {
+                    Err(no_room @ (Reason::TooManyPending | Reason::OutputFull)) => {
+                        reason = no_room;
+                        break;
+                    }
+                    verdict => {
+                        asked += usize::from(verdict.is_ok());
+                        verdicts.push(verdict);
+                    }
+                }
+            }
+            if asked > 0 {
+                match self.try_enter(&subscription) {
+                    Ok((note, starts_at)) => {
+                        let enter = self.push_enter(subscription, note, starts_at);
+                        return Ok((verdicts, Some(enter)));
+                    }
+                    Err(no_room) => reason = no_room,
+                }
+            }
+            self.roll_back(before);
+            if asked == 0 && !verdicts.is_empty() {
+                return Ok((verdicts, None));
+            }
+            // With fewer of them there may be room for the enter.
+            most = verdicts.len() / 2;
+            if most == 0 {
+                return Err(Rejected { value: subscription, reason });
             }
         }
     }
@@ -1064,6 +1117,20 @@ impl<P: Protocol> ClientState<P> {
     #[must_use]
     pub fn protocol(&self) -> &P {
         &self.protocol
+    }
+
+    /// What is limited, and how.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Octets received that are decoded, counted from the first of the connection.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline]
+    pub fn octets_read(&self) -> u64 {
+        self.received - self.lines.unread().len() as u64
     }
 
     /// What was received and is not decoded. Before a change to TLS (STARTTLS) it must be empty.

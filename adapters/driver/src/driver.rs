@@ -1,20 +1,24 @@
+use crate::inbox::{Backlog, Inbox};
 use crate::{AsyncHandler, End, Error, Handler, Interrupt, Notifications, Transport};
 use sonnette::{ClientState, Event, Mode, Protocol, Reason, Rejected, RequestId, Timeouts};
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// Events kept for the caller while it waits for another one. As many as a machine has pending by default: a caller that
-/// asks as much as it may, and then waits for the last answer, finds room for all the others.
-const BACKLOG: usize = 1_024;
-
 /// Octets read at once. Less costs a burst more system calls; a socket rarely holds more.
 const READ: usize = 64 * 1024;
+
+/// Reads in a row that found something, at most, before other tasks have their turn: not every runtime sees to that. What a
+/// megabyte holds takes some milliseconds to be told.
+const TURN: u32 = 16;
+
+/// So long after a deadline was seen to have passed it is judged, though the stream may hold more that was sent in time.
+/// What the system keeps of a stream, some megabytes, is read in less; a server that never stops must not put it off.
+const GRACE: Duration = Duration::from_millis(10);
 
 thread_local! {
     /// Shared by all clients of a thread, so that an idle one holds no memory to read into.
@@ -31,12 +35,13 @@ thread_local! {
 pub struct Driver<P: Protocol, T> {
     state: ClientState<P>,
     transport: T,
-    kept: VecDeque<Event<P>>,
-    backlog: usize,
+    kept: Inbox<P>,
+    /// What had been decoded before the event that was told last.
+    decoded_before: u64,
     /// The request that `call` waits for, or waited for when it was given up.
     called: Option<RequestId>,
-    /// Requests and enters whose outcome nobody wants any more, ascending.
-    given_up: Vec<RequestId>,
+    /// Requests and enters whose outcome nobody wants any more.
+    given_up: BTreeSet<RequestId>,
     /// The enter that `enter` waits for, or waited for when it was given up, until its outcome is taken.
     entering: Option<(RequestId, P::Subscription)>,
     /// What the mode was last entered with.
@@ -48,6 +53,10 @@ pub struct Driver<P: Protocol, T> {
     /// It was: the caller knows the mode of the first enter by the second.
     refreshed: Option<(RequestId, RequestId)>,
     unflushed: bool,
+    /// Reads that are left until other tasks have their turn.
+    turn: u32,
+    /// When the deadline that comes next was seen to have passed.
+    overdue_since: Option<Duration>,
     failed: Option<Arc<io::Error>>,
     end: Option<End>,
     /// The caller has been told `Closed`.
@@ -60,19 +69,22 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Drives `state` over `transport`.
     #[must_use]
     pub fn new(state: ClientState<P>, transport: T) -> Self {
+        let backlog = Backlog::new(state.limits().answer);
         Driver {
             state,
             transport,
-            kept: VecDeque::new(),
-            backlog: BACKLOG,
+            kept: Inbox::new(backlog),
+            decoded_before: 0,
             called: None,
-            given_up: Vec::new(),
+            given_up: BTreeSet::new(),
             entering: None,
             subscription: None,
             left: None,
             refreshing: None,
             refreshed: None,
             unflushed: false,
+            turn: TURN,
+            overdue_since: None,
             failed: None,
             end: None,
             told: false,
@@ -81,7 +93,14 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// Keeps at most so many events, one at least, while the caller waits for another one; 1,024 by default.
     pub fn set_backlog(&mut self, events: usize) {
-        self.backlog = events.max(1);
+        self.kept.limits.events = events.max(1);
+    }
+
+    /// Keeps no more events, while the caller waits for another one, once they are of so many octets: those that were
+    /// received, and those of the events themselves. By default as many as one answer may have
+    /// ([`Limits::answer`](sonnette::Limits::answer)).
+    pub fn set_backlog_octets(&mut self, octets: usize) {
+        self.kept.limits.octets = octets as u64;
     }
 
     /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. A deadline that passes while no
@@ -111,8 +130,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 
     /// The machine, the stream and the events nobody has taken.
     #[must_use]
-    pub fn into_parts(self) -> (ClientState<P>, T, VecDeque<Event<P>>) {
-        (self.state, self.transport, self.kept)
+    pub fn into_parts(mut self) -> (ClientState<P>, T, VecDeque<Event<P>>) {
+        let kept = std::iter::from_fn(|| self.kept.pop()).collect();
+        (self.state, self.transport, kept)
     }
 
     /// Asks without waiting; the request is written when the caller next waits for anything.
@@ -150,7 +170,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     fn poll_kept_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<P>, P>> {
-        let event = match self.kept.pop_front() {
+        let event = match self.kept.pop() {
             Some(event) => Some(event),
             None => ready!(self.poll_event(cx))?,
         };
@@ -216,13 +236,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Hands out the notifications that are kept.
-    fn hand_out(&mut self, mut notified: impl FnMut(P::Notification)) {
-        for event in mem::take(&mut self.kept) {
-            match event {
-                Event::Notification(notification) => notified(notification),
-                other => self.kept.push_back(other),
-            }
-        }
+    fn hand_out(&mut self, notified: impl FnMut(P::Notification)) {
+        std::iter::from_fn(|| self.kept.pop_notification()).for_each(notified);
     }
 
     /// Waits for the answer to a request that was started, or whose call was given up.
@@ -266,9 +281,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     fn give_up(&mut self, id: RequestId) {
-        self.kept.retain(|event| outcome_of(event) != Some(id));
-        if let (true, Err(at)) = (self.state.is_pending(id), self.given_up.binary_search(&id)) {
-            self.given_up.insert(at, id);
+        self.kept.take_outcome(id);
+        if self.state.is_pending(id) {
+            self.given_up.insert(id);
         }
     }
 
@@ -430,7 +445,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     ) -> Poll<Result<Event<P>, P>> {
         while self.state.is_pending(id) || self.state.is_pending(enter) {
             // These two have places of their own.
-            if self.kept.len() > self.backlog + 1 {
+            if self.kept.is_full(2) {
                 return Poll::Ready(Err(Error::BacklogFull { id: Some(id) }));
             }
             match ready!(self.poll_event(cx)).map_err(|error| error.waiting_for(id))? {
@@ -438,19 +453,15 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 None => break,
             }
         }
-        let entered = |event: &Event<P>| matches!(event, Event::Entered { id } if *id == enter);
-        if let Some(event) = self.take_kept(entered) {
-            self.taken(&event);
+        if let Some(Event::Entered { .. }) = self.kept.outcome(enter) {
+            if let Some(event) = self.kept.take_outcome(enter) {
+                self.taken(&event);
+            }
         }
-        match self.take_kept(|event| outcome_of(event) == Some(id)) {
+        match self.kept.take_outcome(id) {
             Some(outcome) => Poll::Ready(Ok(outcome)),
             None => Poll::Ready(Err(Error::UnknownRequest(id))),
         }
-    }
-
-    fn take_kept(&mut self, is: impl Fn(&Event<P>) -> bool) -> Option<Event<P>> {
-        let at = self.kept.iter().position(is)?;
-        self.kept.remove(at)
     }
 
     /// Waits for the next notification, in any mode. `None` once the mode has ended and no notification is kept. It never
@@ -479,7 +490,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         if self.entering.is_none() && self.left.is_none() {
             match self.poll_known() {
                 Some(Event::Notification(notification)) => return Poll::Ready(Ok(Some(notification))),
-                Some(event) => self.kept.push_back(event),
+                Some(event) => self.keep(event, &mut None),
                 None => {}
             }
         }
@@ -487,8 +498,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     fn poll_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
-        if let Some(Event::Notification(notification)) = self.take_kept(|event| matches!(event, Event::Notification(_)))
-        {
+        if let Some(notification) = self.kept.pop_notification() {
             return Poll::Ready(Ok(Some(notification)));
         }
         loop {
@@ -496,17 +506,17 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 return Poll::Ready(Err(failure));
             }
             if self.left.is_some() && self.state.asked_mode() == Mode::Normal {
-                return Poll::Ready(match self.take_late_refusal() {
+                return Poll::Ready(match self.kept.take_refused() {
                     Some(refusal) => Err(Error::Refused(refusal)),
                     None => Ok(None),
                 });
             }
-            if self.kept.len() >= self.backlog {
+            if self.kept.is_full(0) {
                 return Poll::Ready(Err(Error::BacklogFull { id: None }));
             }
             match ready!(self.poll_event(cx))? {
                 Some(Event::Notification(notification)) => return Poll::Ready(Ok(Some(notification))),
-                Some(other) => self.kept.push_back(other),
+                Some(other) => self.keep(other, &mut None),
                 None => return Poll::Ready(Err(self.ended())),
             }
         }
@@ -515,18 +525,10 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// What an enter that was given up came to, if nobody will be rung for it.
     fn take_failed_enter(&mut self) -> Option<Error<P::Refusal>> {
         let id = self.entering_id()?;
-        let failed =
-            |event: &Event<P>| matches!(event, Event::Refused { id: of, .. } | Event::Lost { id: of, .. } if *of == id);
-        let event = self.take_kept(failed)?;
+        let Some(Event::Refused { .. } | Event::Lost { .. }) = self.kept.outcome(id) else { return None };
+        let event = self.kept.take_outcome(id)?;
         self.taken(&event);
         Some(self.failure(id, event))
-    }
-
-    fn take_late_refusal(&mut self) -> Option<P::Refusal> {
-        match self.take_kept(|event| matches!(event, Event::Left { refusal: Some(_), .. })) {
-            Some(Event::Left { refusal, .. }) => refusal,
-            _ => None,
-        }
     }
 
     /// Calls the handler for each notification until it is done; enters the mode again when the server ends it, if the
@@ -613,14 +615,14 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         id: RequestId,
         mut notified: Option<&mut dyn FnMut(P::Notification)>,
     ) -> Poll<Result<Event<P>, P>> {
-        if let Some(event) = self.take_kept(|event| outcome_of(event) == Some(id)) {
+        if let Some(event) = self.kept.take_outcome(id) {
             return Poll::Ready(Ok(event));
         }
         if !self.state.is_pending(id) || self.given_up.contains(&id) {
             return Poll::Ready(Err(Error::UnknownRequest(id)));
         }
         loop {
-            if self.kept.len() >= self.backlog {
+            if self.kept.is_full(0) {
                 return Poll::Ready(Err(Error::BacklogFull { id: Some(id) }));
             }
             match ready!(self.poll_event(cx)).map_err(|error| error.waiting_for(id))? {
@@ -635,8 +637,13 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     fn keep(&mut self, event: Event<P>, notified: &mut Option<&mut dyn FnMut(P::Notification)>) {
         match (event, notified) {
             (Event::Notification(notification), Some(notified)) => notified(notification),
-            (event, _) => self.kept.push_back(event),
+            (event, _) => self.kept.push(event, self.octets()),
         }
+    }
+
+    /// As how many octets the event was received that was decoded last.
+    pub(crate) fn octets(&self) -> u64 {
+        self.state.octets_read() - self.decoded_before
     }
 
     /// What an outcome that is not the hoped-for one means to a caller.
@@ -652,7 +659,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// ones and then the reason.
     fn learn_end(&mut self) -> End {
         while let Some(event) = self.decode() {
-            self.kept.push_back(event);
+            self.keep(event, &mut None);
         }
         self.end.clone().unwrap_or(End::Closed)
     }
@@ -676,14 +683,18 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
+        // Nothing more is written.
+        if self.state.mode() == Mode::Closed {
+            return Poll::Ready(Err(Error::Ended(self.learn_end())));
+        }
         while !self.write_all(cx)? {
             // The server may be waiting for us to read, or we for an answer that opens a gate.
             loop {
-                if self.kept.len() >= self.backlog {
+                if self.kept.is_full(0) {
                     return Poll::Ready(Err(Error::BacklogFull { id: None }));
                 }
                 match self.decode() {
-                    Some(event) => self.kept.push_back(event),
+                    Some(event) => self.keep(event, &mut None),
                     None => break,
                 }
             }
@@ -711,13 +722,18 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// without a detour.
     #[inline]
     pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
-        if self.kept.is_empty() && self.given_up.is_empty() { self.state.poll_known() } else { None }
+        if !self.kept.is_empty() || !self.given_up.is_empty() {
+            return None;
+        }
+        self.decoded_before = self.state.octets_read();
+        self.state.poll_known()
     }
 
     /// The next event that was already received, and that somebody may want.
     fn decode(&mut self) -> Option<Event<P>> {
         loop {
             let leaving = self.state.asked_mode() == Mode::Leaving;
+            self.decoded_before = self.state.octets_read();
             let event = match self.state.poll_event() {
                 Ok(event) => event?,
                 Err(error) => {
@@ -746,7 +762,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             Event::Entered { id } => {
                 // The mode goes on: that it had ended meanwhile is of no interest.
                 self.left = None;
-                self.kept.retain(|event| !matches!(event, Event::Left { .. }));
+                self.kept.forget_left();
                 if let Some((_, subscription)) = self.entering.as_ref().filter(|(entering, _)| entering == id) {
                     self.subscription = Some(subscription.clone());
                 }
@@ -758,13 +774,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             | Event::Notification(_)
             | Event::Closed => {}
         }
-        match outcome_of(event).map(|id| self.given_up.binary_search(&id)) {
-            Some(Ok(at)) => {
-                self.given_up.remove(at);
-                false
-            }
-            Some(Err(_)) | None => true,
-        }
+        outcome_of(event).is_none_or(|id| !self.given_up.remove(&id))
     }
 
     /// A refresh of the machine's own is not told. If the server refuses to enter the mode again, it has ended the mode.
@@ -843,27 +853,59 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         Ok(())
     }
 
-    /// Reads once, or notes that a time has come. Overdue is what has not come by then, so what has arrived is read first.
+    /// Reads once, or notes that a time has come. What had been sent by then is read first: a deadline is judged once the
+    /// stream, asked since it passed, had nothing more, or after [`GRACE`].
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P>> {
-        let deadline = self.state.poll_timeout(self.transport.now());
-        let result = match self.poll_read(cx, deadline) {
-            // There may be more.
-            Poll::Ready(Ok(READ)) => return Poll::Ready(Ok(())),
-            Poll::Ready(result) => result.map(drop),
-            Poll::Pending => {
-                self.shrink_to_fit();
-                match deadline {
-                    Some(deadline) => ready!(self.transport.poll_deadline(cx, deadline)),
-                    None => return Poll::Pending,
-                }
-                Ok(())
-            }
-        };
-        let now = self.transport.now();
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            self.state.handle_timeout(now);
+        if self.turn == 0 && !T::BLOCKS {
+            self.turn = TURN;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        Poll::Ready(result)
+        let now = self.transport.now();
+        let deadline = self.state.poll_timeout(now);
+        let asked = self.is_overdue(deadline, now);
+        match self.poll_read(cx, deadline) {
+            Poll::Ready(read) => {
+                self.turn = self.turn.saturating_sub(1);
+                if deadline.is_some() {
+                    let now = self.transport.now();
+                    let since = self.overdue_since;
+                    let out_of_time = since.is_some_and(|since| now.saturating_sub(since) >= GRACE);
+                    if self.is_overdue(deadline, now) && (out_of_time || !self.transport.heeds_deadlines()) {
+                        self.judge(now);
+                    }
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending => {
+                self.turn = TURN;
+                self.shrink_to_fit();
+                if self.failed.is_some() {
+                    // Whoever cannot be written to says nothing more, beyond what has arrived.
+                    ready!(self.transport.poll_deadline(cx, now));
+                    self.state.receive_eof();
+                    return Poll::Ready(Ok(()));
+                }
+                let Some(deadline) = deadline else { return Poll::Pending };
+                ready!(self.transport.poll_deadline(cx, deadline));
+                if asked {
+                    self.judge(now);
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Whether this deadline has passed; since when that is known is noted.
+    fn is_overdue(&mut self, deadline: Option<Duration>, now: Duration) -> bool {
+        let overdue = deadline.is_some_and(|deadline| deadline <= now);
+        self.overdue_since = overdue.then(|| self.overdue_since.unwrap_or(now));
+        overdue
+    }
+
+    fn judge(&mut self, now: Duration) {
+        self.overdue_since = None;
+        self.state.handle_timeout(now);
     }
 
     /// Whether all that was asked is written.
@@ -878,30 +920,26 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Gives back the buffers that hold nothing: this may be a long wait.
     fn shrink_to_fit(&mut self) {
         self.state.shrink_to_fit();
-        if self.kept.is_empty() {
-            self.kept = VecDeque::new();
-        }
-        if self.given_up.is_empty() {
-            self.given_up = Vec::new();
-        }
+        self.kept.shrink_to_fit();
     }
 
-    /// Reads once: how many octets. The end of the stream and its failure are for the machine to tell.
-    fn poll_read(&mut self, cx: &mut Context<'_>, deadline: Option<Duration>) -> Poll<Result<usize, P>> {
-        let mut scratch = SCRATCH.take();
+    /// Reads once. The end of the stream and its failure are for the machine to tell.
+    fn poll_read(&mut self, cx: &mut Context<'_>, deadline: Option<Duration>) -> Poll<Result<(), P>> {
+        // A thread that ends has none to lend any more to the destructors of its other values.
+        let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
         scratch.resize(READ, 0);
         let read = self.transport.poll_read(cx, &mut scratch, deadline);
         let result = read.map(|read| match read {
             Ok(0) => {
                 self.state.receive_eof();
-                Ok(0)
+                Ok(())
             }
             Ok(octets) => {
                 self.state.receive(scratch.get(..octets).unwrap_or(&scratch));
-                Ok(octets)
+                Ok(())
             }
             Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => Ok(0),
+                io::ErrorKind::Interrupted => Ok(()),
                 _ if is_timeout(&error) => {
                     let interrupted = error.get_ref().is_some_and(|inner| inner.downcast_ref::<Interrupt>().is_some());
                     Err(if interrupted { Error::Interrupted { id: None } } else { Error::TimedOut { id: None } })
@@ -909,11 +947,11 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 _ => {
                     self.failed.get_or_insert_with(|| Arc::new(error));
                     self.state.receive_eof();
-                    Ok(0)
+                    Ok(())
                 }
             },
         });
-        SCRATCH.set(scratch);
+        let _ = SCRATCH.try_with(|lent| lent.set(scratch));
         result
     }
 }
@@ -921,8 +959,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
 /// What a connection that many share needs beside the methods of a client.
 #[cfg(feature = "shared")]
 impl<P: Protocol, T: Transport> Driver<P, T> {
-    pub(crate) fn backlog(&self) -> usize {
-        self.backlog
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.kept.limits
     }
 
     pub(crate) fn subscription(&self) -> Option<&P::Subscription> {
@@ -942,7 +980,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// Nothing more is read: what becomes of all that is outstanding.
     pub(crate) fn abandon(&mut self) -> Vec<Event<P>> {
         self.state.receive_eof();
-        let mut events = Vec::from(mem::take(&mut self.kept));
+        let mut events: Vec<_> = std::iter::from_fn(|| self.kept.pop()).collect();
         events.extend(std::iter::from_fn(|| self.decode()));
         events
     }
@@ -954,7 +992,7 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// The request or enter whose outcome this is.
-fn outcome_of<P: Protocol>(event: &Event<P>) -> Option<RequestId> {
+pub(crate) fn outcome_of<P: Protocol>(event: &Event<P>) -> Option<RequestId> {
     match event {
         Event::Reply { id, .. } | Event::Refused { id, .. } | Event::Lost { id, .. } | Event::Entered { id } => {
             Some(*id)

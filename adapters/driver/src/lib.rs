@@ -17,6 +17,7 @@ mod connect;
 mod driver;
 mod error;
 mod handler;
+mod inbox;
 mod notifications;
 #[cfg(feature = "shared")]
 mod shared;

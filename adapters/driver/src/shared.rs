@@ -1,18 +1,22 @@
 //! One connection for many tasks: handles that ask, subscribers that are rung, and the one task that drives it.
 
+mod connection;
+mod subscriber;
+
+pub use connection::Connection;
+pub use subscriber::{Rung, Subscriber};
+
 use crate::{Driver, End, Error, Transport};
-use async_broadcast::{InactiveReceiver, Receiver, Sender};
-use event_listener::Event as Room;
-use futures_core::Stream;
+use event_listener::Event as Free;
 use slab::Slab;
-use sonnette::{Event, Mode, Protocol, Reason, Rejected, RequestId};
+use sonnette::{Protocol, RequestId};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
+use subscriber::Feed;
 
 /// Calls of all handles that wait for their outcomes, those given up included; the next one waits for its turn. As many as
 /// a machine has pending by default: more would only wait in another place.
@@ -27,42 +31,26 @@ where
     /// Lets many tasks ask over this connection, and be rung by it: a handle to be cloned, and the [`Connection`], a future
     /// to be spawned or awaited, on whatever executor, which does the work.
     ///
-    /// Each subscriber's queue holds as many notifications as the driver would keep events
-    /// ([`set_backlog`](Self::set_backlog)), 1,024 by default. Nobody waits any more for what was started before.
+    /// Each subscriber's queue holds as much as the driver would keep: as many notifications as events
+    /// ([`set_backlog`](Self::set_backlog)), 1,024 by default, of so many octets at most
+    /// ([`set_backlog_octets`](Self::set_backlog_octets)), by default as many as one answer may have. What happens then is
+    /// the subscriber's choice: [`Handle::subscribe`]. Nobody waits any more for what was started before.
     pub fn share(self) -> (Handle<P>, Connection<P, T>) {
-        let (mut sender, receiver) = async_broadcast::broadcast(self.backlog());
-        sender.set_overflow(true);
         let shared = Arc::new(Shared {
-            room: Room::new(),
+            free: Free::new(),
             calls: Mutex::new(Calls {
                 asked: VecDeque::new(),
                 slots: Slab::new(),
+                awaited: 0,
                 waiting: 0,
                 task: None,
                 unused: false,
                 end: None,
             }),
-            rung: Mutex::new(0),
-            subscribers: receiver.deactivate(),
+            feed: Arc::new(Feed::new(self.backlog())),
         });
         let handle = Handle { owners: Arc::new(Owners(Arc::clone(&shared))) };
-        let connection = Connection {
-            wanted: self.subscription().cloned(),
-            driver: self,
-            shared,
-            sender,
-            enter: None,
-            staged: VecDeque::new(),
-            pending: VecDeque::new(),
-            leaving: Vec::new(),
-            lost: Vec::new(),
-            wakers: Vec::new(),
-            freed: 0,
-            rung: 0,
-            gathered: false,
-            over: false,
-        };
-        (handle, connection)
+        (handle, Connection::new(self, shared))
     }
 }
 
@@ -85,12 +73,9 @@ type Outcome<P> = Result<Answer<P>, P>;
 /// What the handles and the task share. Nobody waits for anything while a lock is held.
 struct Shared<P: Protocol> {
     /// Told for each slot that is free again, if somebody waits for one.
-    room: Room,
+    free: Free,
     calls: Mutex<Calls<P>>,
-    /// How many notifications have been told: a subscriber counts from here on. Held while they are told, so that none
-    /// comes between the count and the subscription.
-    rung: Mutex<u64>,
-    subscribers: InactiveReceiver<Numbered<P::Notification>>,
+    feed: Arc<Feed<P::Notification>>,
 }
 
 struct Calls<P: Protocol> {
@@ -98,6 +83,8 @@ struct Calls<P: Protocol> {
     asked: VecDeque<(usize, Ask<P>)>,
     /// At most [`CALLS`] of them.
     slots: Slab<Slot<P>>,
+    /// Slots for whose outcome somebody waits.
+    awaited: usize,
     /// Calls that have no slot yet.
     waiting: usize,
     /// The task, until it is woken.
@@ -121,7 +108,7 @@ impl<P: Protocol> Shared<P> {
     /// So many slots are free again, and so many calls wait for one.
     fn make_room(&self, freed: usize, waiting: usize) {
         if freed > 0 && waiting > 0 {
-            self.room.notify_additional(freed);
+            self.free.notify_additional(freed);
         }
     }
 }
@@ -174,7 +161,9 @@ impl<P: Protocol> Handle<P> {
     /// ([`Protocol::REENTERS`]), it is rejected.
     ///
     /// # Errors
-    /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`]; [`Error::Ended`] if the connection had ended before.
+    /// [`Error::Rejected`], [`Error::Refused`], [`Error::Lost`]; [`Error::Ended`] if the connection had ended before;
+    /// [`Error::BacklogFull`] if a subscriber has no room for what comes before the answer ([`subscribe`](Self::subscribe)):
+    /// if that names an id it stays asked, and its outcome is discarded, else it was not asked.
     pub async fn call(&self, request: P::Request) -> Result<P::Reply, P> {
         match self.ask(Ask::Request(request)).await? {
             Answer::Reply(reply) => Ok(reply),
@@ -198,19 +187,31 @@ impl<P: Protocol> Handle<P> {
     /// Leaves notification mode, for all; returns once that is written. Without a mode to leave it does nothing.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::Ended`]; [`Error::BacklogFull`] if it cannot be written before more is read, and a subscriber has no room for
+    /// that. The wish to leave stays.
     pub async fn leave(&self) -> Result<(), P> {
         self.ask(Ask::Leave).await.map(drop)
     }
 
-    /// Subscribes to the notifications from here on. It enters no mode.
+    /// Subscribes to the notifications from here on, and misses none: while its queue is full ([`Driver::share`]), nothing
+    /// more is read from the server, for anybody. Take what comes, or drop it. It enters no mode.
+    ///
+    /// While a call of any handle waits for its answer, reading goes on until the queue has as many octets as it may, since
+    /// the task that calls may be the one that takes. Then those calls, and new ones, fail with [`Error::BacklogFull`]. No
+    /// deadline passes while nothing is read.
     #[must_use]
-    pub fn subscribe(&self) -> Subscriber<P::Notification>
-    where
-        P::Notification: Clone,
-    {
-        let rung = lock(&self.shared().rung);
-        Subscriber { receiver: Box::pin(self.shared().subscribers.activate_cloned()), seen: *rung, next: None }
+    pub fn subscribe(&self) -> Subscriber<P::Notification> {
+        Subscriber::new(&self.shared().feed, false)
+    }
+
+    /// Subscribes to the notifications from here on, and slows nobody down: where its queue is full, the oldest are missed,
+    /// and it is told how many ([`Rung::Missed`]).
+    ///
+    /// The connection and its subscribers take turns, and how long these are is the executor's to say: on a busy one even a
+    /// subscriber that does nothing but take may miss some.
+    #[must_use]
+    pub fn subscribe_lossy(&self) -> Subscriber<P::Notification> {
+        Subscriber::new(&self.shared().feed, true)
     }
 
     /// How the connection ended, once it has.
@@ -235,7 +236,7 @@ impl<P: Protocol> Handle<P> {
                 return outcome;
             }
             let turn = Turn::new(shared);
-            let freed = shared.room.listen();
+            let freed = shared.free.listen();
             // What was freed before this listened is not told.
             if turn.is_due() {
                 continue;
@@ -298,6 +299,7 @@ impl<P: Protocol> Call<'_, P> {
                 }
                 if let Some(ask) = ask.take() {
                     let key = calls.slots.insert(Slot::Waiting(cx.waker().clone()));
+                    calls.awaited += 1;
                     calls.asked.push_back((key, ask));
                     self.state = CallState::Waiting(key);
                 }
@@ -349,6 +351,7 @@ impl<P: Protocol> Calls<P> {
                 if let Slot::Waiting(waker) = mem::replace(slot, Slot::Done(outcome)) {
                     wakers.push(waker);
                 }
+                self.awaited -= 1;
                 0
             }
             Some(Slot::GivenUp) => {
@@ -364,407 +367,11 @@ impl<P: Protocol> Calls<P> {
         match self.slots.get_mut(key) {
             Some(slot @ Slot::Waiting(_)) => {
                 *slot = Slot::GivenUp;
+                self.awaited -= 1;
                 false
             }
             _ => self.slots.try_remove(key).is_some(),
         }
-    }
-}
-
-/// Each with how many notifications there were before it.
-type Numbered<N> = (u64, Rung<N>);
-
-/// What a [`Subscriber`] is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Rung<N> {
-    /// The server rang.
-    Notification(N),
-    /// The subscriber was too slow, and has missed so many notifications.
-    Missed(u64),
-    /// The mode has ended, and nothing rings until it is entered again.
-    Left {
-        /// By [`Handle::leave`]. Else the server ended it and did not let it be entered again, or a request has ended it
-        /// ([`Protocol::REENTERS`]).
-        asked: bool,
-    },
-}
-
-/// The notifications of a connection that many share, from [`Handle::subscribe`] on.
-///
-/// Its queue is bounded: if it is not emptied in time, the oldest notifications are missed, and how many is told before
-/// the next one. Others are not slowed down by that. It ends with the connection; [`Handle::end`] tells how.
-pub struct Subscriber<N> {
-    receiver: Pin<Box<Receiver<Numbered<N>>>>,
-    /// So many notifications of the connection have been told or missed here.
-    seen: u64,
-    /// To be told after what was missed before it.
-    next: Option<Rung<N>>,
-}
-
-impl<N: Clone> Subscriber<N> {
-    /// Waits for what comes next; `None` once the connection has ended. Cancel safe.
-    pub async fn next(&mut self) -> Option<Rung<N>> {
-        poll_fn(|cx| self.poll_rung(cx)).await
-    }
-
-    fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<Option<Rung<N>>> {
-        if let Some(rung) = self.next.take() {
-            return Poll::Ready(Some(rung));
-        }
-        // What overflowed is missing in the count.
-        let Some((before, rung)) = ready!(self.receiver.as_mut().poll_next(cx)) else { return Poll::Ready(None) };
-        let missed = before - self.seen;
-        self.seen = before + u64::from(matches!(rung, Rung::Notification(_)));
-        if missed == 0 {
-            return Poll::Ready(Some(rung));
-        }
-        self.next = Some(rung);
-        Poll::Ready(Some(Rung::Missed(missed)))
-    }
-}
-
-impl<N: Clone> Stream for Subscriber<N> {
-    type Item = Rung<N>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_rung(cx)
-    }
-}
-
-/// Nothing in it is pinned but the receiver, which is so in its box.
-impl<N> Unpin for Subscriber<N> {}
-
-impl<N> fmt::Debug for Subscriber<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriber").field("seen", &self.seen).finish_non_exhaustive()
-    }
-}
-
-/// The task of a connection that many share: a future that ends with it, or once the last [`Handle`] is dropped.
-///
-/// Its output is how the connection ended, `Ok` if that was for want of handles. When it is dropped before, calls that wait
-/// fail with [`Error::Lost`], and later ones with [`Error::Ended`].
-#[must_use = "a connection does nothing unless it is spawned or awaited"]
-pub struct Connection<P: Protocol, T: Transport>
-where
-    P::Notification: Clone,
-{
-    driver: Driver<P, T>,
-    shared: Arc<Shared<P>>,
-    sender: Sender<Numbered<P::Notification>>,
-    /// What the mode is, or is to be, entered with.
-    wanted: Option<P::Subscription>,
-    /// The enter that was asked last.
-    enter: Option<RequestId>,
-    /// What the machine has had no room for yet.
-    staged: VecDeque<(usize, Ask<P>)>,
-    /// What was asked, ids ascending, and which slot waits for it.
-    pending: VecDeque<(RequestId, usize)>,
-    /// Slots that wait until all is written.
-    leaving: Vec<usize>,
-    /// Lost requests, and whether each was sent. What ended the connection is told after them.
-    lost: Vec<(usize, bool)>,
-    /// Callers that have their outcomes, and slots that nobody waits for: to be told at the end of the turn.
-    wakers: Vec<Waker>,
-    freed: usize,
-    /// Notifications told in this turn.
-    rung: usize,
-    /// Other tasks have had a turn since one of them asked.
-    gathered: bool,
-    over: bool,
-}
-
-/// Nothing in it is ever pinned.
-impl<P: Protocol, T: Transport> Unpin for Connection<P, T> where P::Notification: Clone {}
-
-impl<P: Protocol, T: Transport> Future for Connection<P, T>
-where
-    P::Notification: Clone,
-{
-    type Output = std::result::Result<(), End>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let connection = self.get_mut();
-        if connection.over {
-            return Poll::Pending;
-        }
-        let polled = connection.poll_turn(cx);
-        connection.tell();
-        polled
-    }
-}
-
-impl<P: Protocol, T: Transport> Connection<P, T>
-where
-    P::Notification: Clone,
-{
-    /// Until there is nothing to do, or the others should have their turn.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), End>> {
-        let asked = self.staged.len();
-        let unused = self.take_asked(cx);
-        // Who asked first is mostly not the only one: what the others ask in this round goes out in the same write.
-        self.gathered = self.staged.len() > asked && !self.gathered;
-        if self.gathered && !unused {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.rung = 0;
-        loop {
-            self.ask();
-            if unused && self.staged.is_empty() && self.driver.poll_written(cx) {
-                let closed = ready!(self.driver.poll_close(cx));
-                self.finish(End::Closed);
-                return Poll::Ready(closed.map_err(|error| End::Io(Arc::new(error))));
-            }
-            if !self.pending.is_empty() {
-                if let Some(event) = self.settle_known() {
-                    self.on_event(event);
-                }
-            }
-            match self.driver.poll_next_event(cx) {
-                Poll::Ready(Ok(event)) => self.on_event(event),
-                Poll::Ready(Err(error)) => {
-                    let end = end_of(error);
-                    self.finish(end.clone());
-                    return Poll::Ready(Err(end));
-                }
-                Poll::Pending => break,
-            }
-            // Half a queue: a subscriber that empties its own whenever it can misses nothing.
-            if self.rung > self.driver.backlog() / 2 {
-                cx.waker().wake_by_ref();
-                break;
-            }
-        }
-        if self.driver.is_flushed() {
-            for key in mem::take(&mut self.leaving) {
-                self.settle(key, Ok(Answer::Leaving));
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Answers that are known whole go straight into their slots; anything else that comes between is returned.
-    fn settle_known(&mut self) -> Option<Event<P>> {
-        let shared = Arc::clone(&self.shared);
-        let mut calls = shared.calls();
-        loop {
-            match self.driver.poll_known()? {
-                Event::Reply { id, reply } => {
-                    if let Some(key) = self.take_slot(id) {
-                        self.freed += calls.settle(key, Ok(Answer::Reply(reply)), &mut self.wakers);
-                    }
-                }
-                other => return Some(other),
-            }
-        }
-    }
-
-    fn settle(&mut self, key: usize, outcome: Outcome<P>) {
-        self.freed += self.shared.calls().settle(key, outcome, &mut self.wakers);
-    }
-
-    /// What was asked since the last turn; whether there is no handle any more.
-    fn take_asked(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut calls = self.shared.calls();
-        if self.staged.is_empty() {
-            mem::swap(&mut self.staged, &mut calls.asked);
-        } else {
-            self.staged.append(&mut calls.asked);
-        }
-        match &mut calls.task {
-            Some(task) => task.clone_from(cx.waker()),
-            None => calls.task = Some(cx.waker().clone()),
-        }
-        calls.unused
-    }
-
-    /// Hands to the machine what it has room for.
-    fn ask(&mut self) {
-        while let Some((key, ask)) = self.staged.pop_front() {
-            let asked = match ask {
-                Ask::Request(request) => self
-                    .request(request)
-                    .map(Some)
-                    .map_err(|Rejected { value, reason }| Rejected { value: Ask::Request(value), reason }),
-                Ask::Enter(subscription) => self
-                    .enter(subscription)
-                    .map(Some)
-                    .map_err(|Rejected { value, reason }| Rejected { value: Ask::Enter(value), reason }),
-                Ask::Leave => {
-                    self.wanted = None;
-                    self.driver.state_mut().leave();
-                    Ok(None)
-                }
-            };
-            match asked {
-                Ok(Some(id)) => self.pending.push_back((id, key)),
-                Ok(None) => self.leaving.push(key),
-                // Closed says what comes next.
-                Err(Rejected { value, reason: Reason::Closed }) => {
-                    self.staged.push_front((key, value));
-                    break;
-                }
-                Err(Rejected { value, reason: Reason::TooManyPending | Reason::OutputFull }) if self.is_busy() => {
-                    self.staged.push_front((key, value));
-                    break;
-                }
-                Err(Rejected { reason, .. }) => self.settle(key, Err(Error::Rejected(reason))),
-            }
-        }
-    }
-
-    /// There will be room, once what is on its way has been answered or written.
-    fn is_busy(&self) -> bool {
-        !self.pending.is_empty() || !self.driver.state().output().is_empty() || self.driver.state().is_gated()
-    }
-
-    fn request(&mut self, request: P::Request) -> std::result::Result<RequestId, Rejected<P::Request>> {
-        match (self.driver.state_mut().request(request), &self.wanted) {
-            (
-                Err(Rejected { value, reason: Reason::NotAllowed(Mode::Entering | Mode::Notification) }),
-                Some(subscription),
-            ) if P::REENTERS => match self.driver.state_mut().ring(value, subscription.clone()) {
-                Ok((id, enter)) => {
-                    self.enter = Some(enter);
-                    Ok(id)
-                }
-                Err(Rejected { value: (value, _), reason }) => Err(Rejected { value, reason }),
-            },
-            (asked, _) => asked,
-        }
-    }
-
-    fn enter(&mut self, subscription: P::Subscription) -> std::result::Result<RequestId, Rejected<P::Subscription>> {
-        let id = self.driver.state_mut().enter(subscription.clone())?;
-        self.wanted = Some(subscription);
-        self.enter = Some(id);
-        Ok(id)
-    }
-
-    fn on_event(&mut self, event: Event<P>) {
-        match event {
-            Event::Reply { id, reply } => self.answered(id, Ok(Answer::Reply(reply))),
-            Event::Entered { id } => self.answered(id, Ok(Answer::Entered(id))),
-            Event::Refused { id, refusal } => {
-                if self.enter == Some(id) {
-                    self.wanted = None;
-                    // Whoever entered is told by the refusal; after a ring only the subscribers can be.
-                    if self.slot_of(id).is_none() {
-                        self.ring(Rung::Left { asked: false });
-                    }
-                }
-                self.answered(id, Err(Error::Refused(refusal)));
-            }
-            Event::Notification(notification) => self.ring(Rung::Notification(notification)),
-            Event::Left { asked, refusal, .. } => self.left(asked, refusal.is_some()),
-            Event::Lost { id, sent } => {
-                if let Some(key) = self.take_slot(id) {
-                    self.lost.push((key, sent));
-                }
-            }
-            Event::Closed => {}
-        }
-    }
-
-    /// The mode is over. If that was the server's doing, it is entered again, where that loses nothing.
-    fn left(&mut self, asked: bool, refused: bool) {
-        if self.driver.state().asked_mode() != Mode::Normal {
-            return;
-        }
-        if let (false, Some(subscription)) = (refused, self.wanted.take()) {
-            if P::REENTERS && self.enter(subscription).is_ok() {
-                return;
-            }
-        }
-        self.wanted = None;
-        self.ring(Rung::Left { asked });
-    }
-
-    fn slot_of(&self, id: RequestId) -> Option<usize> {
-        match self.pending.front() {
-            Some((front, _)) if *front == id => Some(0),
-            _ => self.pending.binary_search_by_key(&id, |(id, _)| *id).ok(),
-        }
-    }
-
-    fn take_slot(&mut self, id: RequestId) -> Option<usize> {
-        let at = self.slot_of(id)?;
-        self.pending.remove(at).map(|(_, key)| key)
-    }
-
-    fn answered(&mut self, id: RequestId, outcome: Outcome<P>) {
-        if let Some(key) = self.take_slot(id) {
-            self.settle(key, outcome);
-        }
-    }
-
-    fn ring(&mut self, rung: Rung<P::Notification>) {
-        let mut before = lock(&self.shared.rung);
-        let told = (*before, rung);
-        if matches!(told.1, Rung::Notification(_)) {
-            *before += 1;
-            self.rung += 1;
-        }
-        // The only error is that nobody listens.
-        let _ = self.sender.try_broadcast(told);
-    }
-
-    /// Wakes the callers that have their outcomes, and those that wait for a slot.
-    fn tell(&mut self) {
-        if self.freed > 0 {
-            let waiting = self.shared.calls().waiting;
-            self.shared.make_room(mem::take(&mut self.freed), waiting);
-        }
-        self.wakers.drain(..).for_each(Waker::wake);
-    }
-
-    /// The connection has ended: nobody waits any longer.
-    fn finish(&mut self, end: End) {
-        self.over = true;
-        for event in self.driver.abandon() {
-            self.on_event(event);
-        }
-        let asked = {
-            let mut calls = self.shared.calls();
-            calls.end = Some(end.clone());
-            mem::take(&mut calls.asked)
-        };
-        let lost = |sent| Error::Lost { sent, end: end.clone() };
-        for (key, sent) in mem::take(&mut self.lost) {
-            self.settle(key, Err(lost(sent)));
-        }
-        for key in mem::take(&mut self.leaving) {
-            self.settle(key, Err(Error::Ended(end.clone())));
-        }
-        for (key, ask) in mem::take(&mut self.staged).into_iter().chain(asked) {
-            let error = if let Ask::Leave = ask { Error::Ended(end.clone()) } else { lost(false) };
-            self.settle(key, Err(error));
-        }
-        self.sender.close();
-        self.shared.room.notify(usize::MAX);
-    }
-}
-
-impl<P: Protocol, T: Transport> Drop for Connection<P, T>
-where
-    P::Notification: Clone,
-{
-    fn drop(&mut self) {
-        if !self.over {
-            self.finish(End::Abandoned);
-            self.tell();
-        }
-    }
-}
-
-impl<P: Protocol + fmt::Debug, T: Transport + fmt::Debug> fmt::Debug for Connection<P, T>
-where
-    P::Notification: Clone,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("driver", &self.driver).field("over", &self.over).finish_non_exhaustive()
     }
 }
 

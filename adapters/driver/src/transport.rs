@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 ///
 /// The contracts are those of `futures_io` and `tokio::io`: `Pending` has arranged for the task to be woken.
 pub trait Transport {
+    /// Whether its reads and writes wait themselves, so that a task which is `Pending` would wait for nobody. A driver lets
+    /// other tasks have their turn now and then only where it does not block.
+    const BLOCKS: bool = false;
+
     /// Reads some octets; zero is the end of the stream. `WouldBlock` (on Windows also `TimedOut`) means that a timeout of
     /// the stream expired, and the read may be repeated. `Interrupted` means that it may be worth writing before reading
     /// again.
@@ -48,9 +52,18 @@ pub trait Transport {
     /// go on over other streams.
     fn now(&self) -> Duration;
 
-    /// Ready once [`now`](Self::now) has reached the `deadline`, which replaces that of the last call. Asked after a read
-    /// that was `Pending`.
+    /// Ready once [`now`](Self::now) has reached the `deadline`, which replaces that of the last call, and what had arrived
+    /// by then can be read. Asked after a read that was `Pending`.
+    ///
+    /// After a long sleep of the process a runtime may fire its timers before it has looked at its sockets. It must have
+    /// looked at them since the deadline: an answer that is there is not overdue.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()>;
+
+    /// Whether the last read would have been `Pending` at its deadline. Where it is not, since it blocks, a deadline that
+    /// passed in it is judged by what it has brought.
+    fn heeds_deadlines(&self) -> bool {
+        true
+    }
 }
 
 /// For adapters: where [`Transport::now`] counts from. It is the same for all clients of a process, since a machine whose

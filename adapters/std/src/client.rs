@@ -31,17 +31,48 @@ pub struct Client<P: Protocol, S> {
 #[derive(Debug)]
 struct Blocking<S> {
     stream: S,
+    /// There is a [`Socket`](crate::Socket) in it, which heeds deadlines.
+    heeds: bool,
+}
+
+/// Until when a read may wait.
+#[derive(Clone, Copy, Default)]
+struct Deadline {
+    at: Option<Instant>,
+    /// A [`Socket`](crate::Socket) has seen it.
+    heeded: bool,
 }
 
 thread_local! {
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// That of the read that this thread is in.
+    static DEADLINE: Cell<Deadline> = const { Cell::new(Deadline { at: None, heeded: false }) };
 }
 
 /// Until when the read that this thread is in may wait: a [`Socket`](crate::Socket) heeds it wherever it is, also below
 /// a stream of the caller's that encrypts.
 #[cfg(unix)]
 pub(crate) fn read_deadline() -> Option<Instant> {
-    DEADLINE.get()
+    DEADLINE.try_with(|deadline| deadline.replace(Deadline { heeded: true, ..deadline.get() }).at).ok().flatten()
+}
+
+/// A read of this thread, from here to its end. A stream of the caller's may use another client in it: the deadline of the
+/// outer read counts again behind that. A thread that ends has no deadlines any more.
+struct Reading(Deadline);
+
+impl Reading {
+    fn until(at: Option<Instant>) -> Self {
+        Reading(DEADLINE.try_with(|deadline| deadline.replace(Deadline { at, heeded: false })).unwrap_or_default())
+    }
+
+    fn is_heeded(&self) -> bool {
+        DEADLINE.try_with(|deadline| deadline.get().heeded).unwrap_or(false)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let _ = DEADLINE.try_with(|deadline| deadline.set(self.0));
+    }
 }
 
 /// Whether this is what a [`Socket`](crate::Socket) has to tell, wherever the socket is.
@@ -60,6 +91,8 @@ fn unless_full<T>(written: io::Result<T>) -> Poll<io::Result<T>> {
 }
 
 impl<S: Read + Write> Transport for Blocking<S> {
+    const BLOCKS: bool = true;
+
     fn poll_read(
         &mut self,
         _: &mut Context<'_>,
@@ -67,9 +100,10 @@ impl<S: Read + Write> Transport for Blocking<S> {
         deadline: Option<Duration>,
     ) -> Poll<io::Result<usize>> {
         // One that the clock cannot show never comes.
-        DEADLINE.set(deadline.and_then(|deadline| epoch().checked_add(deadline)));
+        let reading = Reading::until(deadline.and_then(|deadline| epoch().checked_add(deadline)));
         let read = self.stream.read(buffer);
-        DEADLINE.set(None);
+        self.heeds |= reading.is_heeded();
+        drop(reading);
         match read {
             #[cfg(unix)]
             Err(error) if holds::<Due>(&error) => Poll::Pending,
@@ -94,6 +128,10 @@ impl<S: Read + Write> Transport for Blocking<S> {
     /// A read that is `Pending` has waited for it.
     fn poll_deadline(&mut self, _: &mut Context<'_>, _: Duration) -> Poll<()> {
         Poll::Ready(())
+    }
+
+    fn heeds_deadlines(&self) -> bool {
+        self.heeds
     }
 }
 
@@ -122,7 +160,8 @@ fn now_or_never<T, R>(
 }
 
 impl<P: Protocol, S: Read + Write> Client<P, S> {
-    /// A client over a stream that is connected already, with the protocol's own limits.
+    /// A client over a stream that is connected already, with the protocol's own limits. The server has ten seconds to
+    /// greet, as by [`Connect`](crate::Connect).
     #[must_use]
     pub fn new(protocol: P, stream: S) -> Self {
         Self::with_state(ClientState::new(protocol), stream)
@@ -131,7 +170,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// A client that goes on with this state over this stream.
     #[must_use]
     pub fn with_state(state: ClientState<P>, stream: S) -> Self {
-        Client { driver: Driver::new(state, Blocking { stream }) }
+        Client { driver: Driver::new(state, Blocking { stream, heeds: false }) }
     }
 
     /// The machine.
@@ -162,6 +201,13 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     /// Keeps at most so many events, one at least, while a call waits for another one; 1,024 by default.
     pub fn set_backlog(&mut self, events: usize) {
         self.driver.set_backlog(events);
+    }
+
+    /// Keeps no more events, while a call waits for another one, once they are of so many octets: those that were received,
+    /// and those of the events themselves. By default as many as one answer may have
+    /// ([`Limits::answer`](sonnette::Limits::answer)).
+    pub fn set_backlog_octets(&mut self, octets: usize) {
+        self.driver.set_backlog_octets(octets);
     }
 
     /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. That the mode is refreshed is

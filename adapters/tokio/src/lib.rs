@@ -40,7 +40,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(unix)]
@@ -80,8 +80,20 @@ impl<P: Protocol> Client<P, TcpStream> {
 pub struct Io<S> {
     stream: S,
     /// Made when there is first a deadline to wait for.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Box<Timer>>,
 }
+
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    deadline: Instant,
+    /// The deadline has passed, and `sleep` goes on until the runtime has looked at its sockets.
+    passed: bool,
+}
+
+/// The runtime looks at its sockets before its timers, but not where the process was stopped while it waited for both: then
+/// the wait is interrupted, and the timers are fired all the same. One that is set for so long after that is fired by
+/// another wait. It is what a timer of tokio is exact to.
+const ANOTHER_WAIT: Duration = Duration::from_millis(1);
 
 impl<S> From<S> for Io<S> {
     fn from(stream: S) -> Self {
@@ -114,11 +126,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport for Io<S> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Duration) -> Poll<()> {
         // One that the clock cannot show never comes.
         let Some(deadline) = Instant::from_std(epoch()).checked_add(deadline) else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() != deadline {
-            timer.as_mut().reset(deadline);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::new(Timer { sleep: Box::pin(sleep_until(deadline)), deadline, passed: false }));
+        if timer.deadline != deadline {
+            timer.sleep.as_mut().reset(deadline);
+            (timer.deadline, timer.passed) = (deadline, false);
         }
-        timer.as_mut().poll(cx)
+        if !timer.passed {
+            ready!(timer.sleep.as_mut().poll(cx));
+            timer.sleep.as_mut().reset(Instant::now() + ANOTHER_WAIT);
+            timer.passed = true;
+        }
+        timer.sleep.as_mut().poll(cx)
     }
 }
 

@@ -120,7 +120,7 @@ const SILENT: &[(&str, &str, &str)] = &[
     (
         "the end of the mode by the end of the stream",
         "C notif / S notif: random",
-        "enter = () / next = Some(Random) / next = the server closed the connection / call random? = the server closed the connection / leave = () / enter = the server closed the connection",
+        "enter = () / next = Some(Random) / next = the server closed the connection / call random? = the server closed the connection / leave = the server closed the connection / enter = the server closed the connection",
     ),
 ];
 

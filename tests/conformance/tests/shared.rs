@@ -4,17 +4,20 @@
 use futures_lite::future::{self, block_on, poll_once};
 use futures_lite::{FutureExt, StreamExt};
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::imap::{self, Imap};
 use sonnette::mpd::{self, Mpd, Subsystem};
 use sonnette::redis::{self, Redis, Subscription};
-use sonnette::{ClientState, Limits, Mode, Reason};
+use sonnette::{ClientState, Limits, Mode, Reason, RequestId};
 use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
-use sonnette_conformance::{Line, script};
-use sonnette_driver::{Connection, End, Error, Handle, Rung, Subscriber, Transport};
+use sonnette_conformance::{Line, Spoken, script};
+use sonnette_driver::{Connection, Driver, End, Error, Handle, Rung, Subscriber, Transport};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::mpsc;
+use std::task::{Context, Poll};
 use std::thread;
 
 type Io = sonnette_smol::Io<Polled>;
@@ -23,7 +26,11 @@ const AT_ONCE: Manner = MANNERS[0];
 
 /// A script at whose end the server waits for something that the client never says.
 fn wire(text: &str) -> Vec<Line> {
-    let mut lines = script::<Board>(text);
+    wire_of::<Board>(text)
+}
+
+fn wire_of<P: Spoken>(text: &str) -> Vec<Line> {
+    let mut lines = script::<P>(text);
     lines.push(Line::Client(b"something else".to_vec()));
     lines
 }
@@ -290,11 +297,11 @@ fn a_slow_subscriber_is_told_how_many_it_missed_and_slows_nobody() {
         let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, manner)));
         client.set_backlog(8);
         let (handle, connection) = client.share();
-        let (mut fast, mut slow, mut late) = (handle.subscribe(), handle.subscribe(), None);
+        let (mut fast, mut slow, mut late) = (handle.subscribe(), handle.subscribe_lossy(), None);
         let (ended, ()) = both(connection, async {
             handle.enter(()).await.unwrap();
             assert_eq!(fast.next().await, Some(Rung::Notification(Notification::Random)));
-            late = Some(handle.subscribe());
+            late = Some(handle.subscribe_lossy());
             assert_eq!(drain(&mut fast).await, (RUNG - 1, 0));
         });
         assert!(matches!(ended, Err(End::Closed)), "{ended:?}");
@@ -307,6 +314,434 @@ fn a_slow_subscriber_is_told_how_many_it_missed_and_slows_nobody() {
             assert!(missed < u64::try_from(RUNG - 8).unwrap(), "{missed}");
         });
     }
+}
+
+/// While one that misses nothing is full, the server is not read; it is again once there is room.
+#[test]
+fn a_full_subscriber_stops_the_connection_and_misses_nothing() {
+    const RUNG: usize = 1_000;
+    let script = script::<Board>(&format!("C notif{}", " / S notif: random".repeat(RUNG)));
+    for manner in MANNERS {
+        let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, manner)));
+        client.set_backlog(8);
+        let (handle, connection) = client.share();
+        let (mut first, mut second) = (handle.subscribe(), handle.subscribe());
+        let mut connection = pin!(connection);
+        block_on(async {
+            let mut entering = pin!(handle.enter(()));
+            while poll_once(&mut entering).await.is_none() {
+                assert!(poll_once(&mut connection).await.is_none());
+            }
+            // However often it is polled, it is not at the end of the stream.
+            for _ in 0..10 * RUNG {
+                assert!(poll_once(&mut connection).await.is_none(), "{manner:?}");
+            }
+            for _ in 0..8 {
+                assert_eq!(first.next().await, Some(Rung::Notification(Notification::Random)));
+            }
+            // The other one has no room.
+            assert!(poll_once(&mut connection).await.is_none());
+            assert!(poll_once(pin!(first.next())).await.is_none());
+            let rest = future::zip(drain(&mut first), drain(&mut second));
+            let (ended, ((rest, _), (all, _))) = future::zip(connection, rest).await;
+            assert!(matches!(ended, Err(End::Closed)), "{ended:?}");
+            assert_eq!((rest, all), (RUNG - 8, RUNG));
+        });
+    }
+}
+
+/// One that is dropped, or that has room again, lets the connection go on: its task is woken for it.
+#[test]
+fn a_subscriber_that_makes_room_wakes_the_connection() {
+    let script = script::<Board>(&format!("C notif{}", " / S notif: random".repeat(100)));
+    for manner in MANNERS {
+        let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, manner)));
+        client.set_backlog(4);
+        let (handle, connection) = client.share();
+        let (kept, mut taken) = (handle.subscribe(), handle.subscribe());
+        let (ended, ()) = both(connection, async move {
+            handle.enter(()).await.unwrap();
+            for _ in 0..4 {
+                taken.next().await;
+            }
+            drop(kept);
+            assert_eq!(drain(&mut taken).await, (96, 0));
+        });
+        assert!(matches!(ended, Err(End::Closed)), "{ended:?}");
+    }
+}
+
+/// A server that pushes as fast as it can, until the client is gone, and answers questions meanwhile.
+fn flooding_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let stream = listener.accept().unwrap().0;
+        let mut writer = stream.try_clone().unwrap();
+        let (asked, questions) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if line.contains("random?") && asked.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+        // The first answers prove that the mode was left; what is pushed crosses the rest.
+        let pushed = b"notif: random\r\n".repeat(1_000);
+        loop {
+            let answers = questions.try_iter().count();
+            let said = [b"7\r\n".repeat(answers), pushed.clone()].concat();
+            if writer.write_all(&said).is_err() {
+                break;
+            }
+        }
+    });
+    address
+}
+
+/// A task that takes and calls in turn does not wait for itself: it has its answer, or an error that says why not.
+#[test]
+fn whoever_takes_and_calls_in_turn_is_not_stuck() {
+    for octets in [10_000, 10_000_000] {
+        let address = flooding_server();
+        async_io::block_on(async {
+            let mut client = sonnette_smol::Client::<Board, _>::connect(address).await.unwrap();
+            client.set_backlog(8);
+            client.set_backlog_octets(octets);
+            let (handle, connection) = client.share();
+            let mut rung = handle.subscribe();
+            let work = async {
+                handle.enter(()).await.unwrap();
+                let (mut full, mut answered) = (0, 0);
+                for _ in 0..20 {
+                    for _ in 0..100 {
+                        assert_eq!(rung.next().await, Some(Rung::Notification(Notification::Random)));
+                    }
+                    match handle.call(Request::Random).await {
+                        Ok(reply) => {
+                            assert_eq!(reply, Reply::Random(7));
+                            answered += 1;
+                        }
+                        Err(Error::BacklogFull { .. }) => full += 1,
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                assert!(full + answered == 20 && (octets > 10_000 || full > 0), "{full} {answered}");
+            };
+            let mut connection = pin!(connection);
+            work.or(async { panic!("{:?}", connection.as_mut().await) }).await;
+        });
+    }
+}
+
+/// Nobody else is asked to wait: a call that comes while there is no room is not asked.
+#[test]
+fn a_call_for_which_there_is_no_room_is_told_so() {
+    let script =
+        script::<Board>(&format!("C notif / C stop_notif / C random? / C notif{}", " / S notif: random".repeat(100)));
+    let manner = MANNERS[2];
+    let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, manner)));
+    client.set_backlog(2);
+    client.set_backlog_octets(1_000);
+    let (handle, connection) = client.share();
+    let mut rung = handle.subscribe();
+    let mut connection = pin!(connection);
+    let work = async {
+        handle.enter(()).await.unwrap();
+        let asked = handle.call(Request::Random).await;
+        assert!(matches!(asked, Err(Error::BacklogFull { id: Some(_) })), "{asked:?}");
+        let unasked = handle.call(Request::Random).await;
+        assert!(matches!(unasked, Err(Error::BacklogFull { id: None })), "{unasked:?}");
+        let mut told = 0;
+        while let Some(Rung::Notification(_)) = rung.next().await {
+            told += 1;
+        }
+        assert_eq!(told, 100);
+    };
+    let (_, ()) = block_on(future::zip(async { connection.as_mut().await.unwrap_err() }, work));
+}
+
+/// Answers to calls that were given up so are nobody's, also where their places are taken by others.
+#[test]
+fn an_answer_that_nobody_waits_for_any_more_is_given_to_nobody() {
+    let script = wire(&format!(
+        "C notif / C stop_notif / C random? / C notif{} / S 1 / C stop_notif / C random? / C notif / S 2",
+        " / S notif: random".repeat(20)
+    ));
+    let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, MANNERS[2])));
+    client.set_backlog(2);
+    client.set_backlog_octets(500);
+    let (handle, connection) = client.share();
+    let mut rung = handle.subscribe();
+    let (ended, ()) = both(connection, async move {
+        handle.enter(()).await.unwrap();
+        let asked = handle.call(Request::Random).await;
+        assert!(matches!(asked, Err(Error::BacklogFull { id: Some(_) })), "{asked:?}");
+        for _ in 0..20 {
+            assert_eq!(rung.next().await, Some(Rung::Notification(Notification::Random)));
+        }
+        assert_eq!(handle.call(Request::Random).await.unwrap(), Reply::Random(2));
+    });
+    assert!(ended.is_ok(), "{ended:?}");
+}
+
+/// On whatever executor, and however many threads it has: who does nothing but take misses nothing.
+#[test]
+fn a_subscriber_that_takes_misses_nothing_on_any_executor() {
+    const RUNG: usize = 300_000;
+    async fn take<T: Transport + Send + 'static>(
+        driver: Driver<Board, T>,
+        spawn: impl FnOnce(Pin<Box<dyn Future<Output = ()> + Send>>),
+    ) {
+        let (handle, connection) = driver.share();
+        let mut rung = handle.subscribe();
+        spawn(Box::pin(async move {
+            connection.await.unwrap_err();
+        }));
+        handle.enter(()).await.unwrap();
+        assert_eq!(drain(&mut rung).await, (RUNG, 0));
+    }
+    fn driver<P: sonnette::Protocol, T>(state: ClientState<P>, transport: T) -> Driver<P, T>
+    where
+        T: Transport,
+    {
+        Driver::new(state, transport)
+    }
+    let bursting_server = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut entered = [0; 7];
+            stream.read_exact(&mut entered).unwrap();
+            for _ in 0..RUNG / 1_000 {
+                stream.write_all(&b"notif: random\r\n".repeat(1_000)).unwrap();
+            }
+        });
+        address
+    };
+    for workers in [None, Some(2), Some(4)] {
+        for spawned in [false, true] {
+            let runtime = match workers {
+                None => tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+                Some(workers) => {
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap()
+                }
+            };
+            let address = bursting_server();
+            let work = async move {
+                let client = sonnette_tokio::Client::<Board, _>::connect(address).await.unwrap();
+                let (state, stream, _) = client.into_parts();
+                take(driver(state, sonnette_tokio::Io::from(stream)), |task| drop(tokio::spawn(task))).await;
+            };
+            if spawned {
+                runtime.block_on(async move { tokio::spawn(work).await.unwrap() });
+            } else {
+                runtime.block_on(work);
+            }
+        }
+    }
+    let (address, executor) = (bursting_server(), async_executor::Executor::new());
+    async_io::block_on(executor.run(async {
+        let client = sonnette_smol::Client::<Board, _>::connect(address).await.unwrap();
+        let (state, stream, _) = client.into_parts();
+        take(driver(state, sonnette_smol::Io::from(stream)), |task| executor.spawn(task).detach()).await;
+    }));
+}
+
+#[test]
+fn a_backlog_without_bounds_takes_no_memory_by_itself() {
+    let script = script::<Board>("C notif / S notif: random");
+    let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, AT_ONCE)));
+    client.set_backlog(usize::MAX);
+    client.set_backlog_octets(usize::MAX);
+    let (handle, connection) = client.share();
+    let (mut rung, mut lossy) = (handle.subscribe(), handle.subscribe_lossy());
+    let (_, ()) = both(connection, async move {
+        handle.enter(()).await.unwrap();
+        assert_eq!(drain(&mut rung).await, (1, 0));
+        assert_eq!(drain(&mut lossy).await, (1, 0));
+    });
+}
+
+/// The octets of what a lossy one has not taken are bounded beside their number.
+#[test]
+fn a_lossy_subscriber_is_bounded_in_octets() {
+    let name = "x".repeat(1_000);
+    let script = script::<Board>(&format!("C notif{}", format!(" / S notif: {name}").repeat(100)));
+    let mut client = sonnette_smol::Client::new(Board::silent(), Polled(Scripted::patient(&script, MANNERS[5])));
+    client.set_backlog_octets(10_500);
+    let (handle, connection) = client.share();
+    let mut rung = handle.subscribe_lossy();
+    let (_, entered) = both(connection, handle.enter(()));
+    assert!(entered.is_ok());
+    let (notified, missed) = block_on(drain(&mut rung));
+    assert!((9..=10).contains(&notified), "{notified}");
+    assert_eq!(notified as u64 + missed, 100);
+}
+
+/// Where the enter has an answer of its own, each ring takes a round trip: what waits is asked in one.
+#[test]
+fn calls_in_the_mode_go_into_one_ring() {
+    const CALLS: u64 = 50;
+    let noops = |first: u64| (first..first + CALLS).map(|tag| format!(" / C A{tag} NOOP")).collect::<String>();
+    let answers = |first: u64| (first..first + CALLS).map(|tag| format!(" / S A{tag} OK")).collect::<String>();
+    // IDLE is 2, DONE 3, the calls from 4 on, and IDLE again behind them.
+    let (second, idle) = (4 + CALLS + 2, 4 + CALLS);
+    let script = script::<Imap>(&format!(
+        "S * OK ready / C A2 IDLE / S + idling / C DONE{} / C A{idle} IDLE / S A2 OK{} / S + idling / C DONE{} / C A{} IDLE / \
+         S A{idle} OK{} / S + idling",
+        noops(4),
+        answers(4),
+        noops(second),
+        second + CALLS,
+        answers(second),
+    ));
+    for manner in MANNERS {
+        let mut client = sonnette_smol::Client::new(Imap::new(), Polled(Scripted::patient(&script, manner)));
+        client.set_timeouts(sonnette::Timeouts::OFF);
+        let (handle, connection) = client.share();
+        let (ended, ()) = both(connection, async move {
+            handle.enter(()).await.unwrap();
+            for _ in 0..2 {
+                let mut calls: Vec<_> = (0..CALLS).map(|_| Box::pin(handle.call(imap::Command::noop()))).collect();
+                for call in &mut calls {
+                    assert!(poll_once(call).await.is_none());
+                }
+                for call in calls {
+                    call.await.unwrap();
+                }
+            }
+        });
+        assert!(ended.is_ok() || matches!(ended, Err(End::Closed)), "{manner:?}: {ended:?}");
+    }
+}
+
+/// One that cannot be asked spoils no ring, and nothing is written for it alone.
+#[test]
+fn what_cannot_be_asked_does_not_ring() {
+    let script = wire_of::<Mpd>("S OK MPD 0.23.5 / C idle / C noidle / C status / C idle / S OK / S volume: 5 / S OK");
+    for manner in MANNERS {
+        let client = sonnette_smol::Client::new(Mpd::new(), Polled(Scripted::patient(&script, manner)));
+        let (handle, connection) = client.share();
+        let (ended, ()) = both(connection, async move {
+            handle.enter(vec![]).await.unwrap();
+            let wrong = || handle.call(mpd::Command::new("not a name").into());
+            assert!(matches!(wrong().await, Err(Error::Rejected(Reason::Invalid(_)))));
+            let right = handle.call(mpd::Command::new("status").into());
+            let (wrong, right) = future::zip(wrong(), right).await;
+            assert!(matches!(wrong, Err(Error::Rejected(Reason::Invalid(_)))), "{wrong:?}");
+            assert_eq!(right.unwrap().get("volume"), Some(&b"5"[..]));
+        });
+        assert!(ended.is_ok(), "{manner:?}: {ended:?}");
+    }
+}
+
+/// A protocol that panics at the first line, and would panic again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Panics;
+
+impl sonnette::Protocol for Panics {
+    type Request = ();
+    type Subscription = ();
+    type Reply = ();
+    type Refusal = ();
+    type Notification = ();
+    type Note = ();
+
+    const TERMINATOR: sonnette::Terminator = sonnette::Terminator::CrLf;
+
+    fn changes(&self) -> sonnette::Changes {
+        sonnette::Changes { enter: sonnette::EnterAnswer::Silent, leave: sonnette::LeaveAnswer::Silent }
+    }
+
+    fn encode_request(&self, _: RequestId, (): &(), out: &mut sonnette::Encoder<'_>) -> Result<(), sonnette::Invalid> {
+        out.put(b"?\r\n");
+        Ok(())
+    }
+
+    fn encode_enter(&self, _: RequestId, (): &(), out: &mut sonnette::Encoder<'_>) -> Result<(), sonnette::Invalid> {
+        out.put(b"enter\r\n");
+        Ok(())
+    }
+
+    fn encode_leave(&self, _: RequestId, (): &(), out: &mut sonnette::Encoder<'_>) {
+        out.put(b"leave\r\n");
+    }
+
+    fn decode(
+        &mut self,
+        frame: &mut sonnette::Frame<'_>,
+        _: &sonnette::Pending<'_, Self>,
+    ) -> Result<sonnette::Decoded<Self>, sonnette::Fault> {
+        panic!("{frame:?}")
+    }
+}
+
+/// Nobody is left waiting, and the process goes on: a second panic while the first is on its way would end it.
+#[test]
+fn a_protocol_that_panics_takes_nothing_else_with_it() {
+    let script = [Line::Client(b"?\r\n".to_vec()), Line::Server(b"1\r\n2\r\n3\r\n".to_vec())];
+    let shared = || sonnette_smol::Client::new(Panics, Polled(Scripted::patient(&script, AT_ONCE))).share();
+    let is_lost =
+        |outcome: &Result<(), Error<()>>| matches!(outcome, Err(Error::Lost { sent: true, end: End::Abandoned }));
+    // The connection is dropped while the panic goes by.
+    let (handle, connection) = shared();
+    let panicked = thread::scope(|scope| {
+        let calls = scope.spawn(|| block_on(handle.call(())));
+        let panicked = scope.spawn(move || block_on(connection)).join();
+        assert!(is_lost(&calls.join().unwrap()));
+        panicked
+    });
+    assert!(panicked.is_err());
+    assert!(matches!(block_on(handle.call(())), Err(Error::Ended(End::Abandoned))));
+
+    // The panic is caught, and the connection polled again, or dropped.
+    for polled in [false, true] {
+        let (handle, mut connection) = shared();
+        let mut call = pin!(handle.call(()));
+        assert!(block_on(poll_once(&mut call)).is_none());
+        let mut poll = || catch_unwind(AssertUnwindSafe(|| block_on(poll_once(&mut connection))));
+        while let Ok(None) = poll() {}
+        if polled {
+            assert!(matches!(poll(), Ok(Some(Err(End::Abandoned)))));
+        }
+        drop(connection);
+        assert!(is_lost(&block_on(call)));
+    }
+}
+
+/// A server that reads nothing more and says nothing, to which nothing can be written any more.
+#[derive(Debug)]
+struct Broken;
+
+impl futures_io::AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
+impl futures_io::AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_write_that_fails_is_told_though_the_server_is_silent() {
+    let (handle, connection) = sonnette_smol::Client::new(Board::silent(), Broken).share();
+    let work = async { handle.call(Request::Random).await };
+    let (ended, answer) = async_io::block_on(future::zip(connection, work));
+    assert!(matches!(ended, Err(End::Io(_))), "{ended:?}");
+    assert!(matches!(answer, Err(Error::Lost { sent: false, end: End::Io(_) })), "{answer:?}");
 }
 
 #[test]
