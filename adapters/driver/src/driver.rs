@@ -12,9 +12,9 @@ use std::time::Duration;
 /// Octets read at once. Less costs a burst more system calls; a socket rarely holds more.
 const READ: usize = 64 * 1024;
 
-/// Reads in a row that found something, at most, before other tasks have their turn: not every runtime sees to that. What a
-/// megabyte holds takes some milliseconds to be told.
-const TURN: u32 = 16;
+/// Reads in a row that found something, at most, before other tasks have their turn: not every runtime sees to that. What so
+/// many hold takes a millisecond to be told, and to give way costs far less.
+const TURN: u32 = 4;
 
 /// So long after a deadline was seen to have passed it is judged, though the stream may hold more that was sent in time.
 /// What the system keeps of a stream, some megabytes, is read in less; a server that never stops must not put it off.

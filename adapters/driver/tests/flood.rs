@@ -193,7 +193,7 @@ fn other_tasks_have_their_turn() {
             turns
         })
         .sum();
-    assert!((1_000 / 16 - 1..=1_000 / 8).contains(&turns), "{turns}");
+    assert!((200..=300).contains(&turns), "{turns}");
 
     // Nor does one call that is never done go on alone.
     let id = driver.start(Request::Random);
@@ -203,7 +203,7 @@ fn other_tasks_have_their_turn() {
     driver.transport_mut().then = b"7\r\n";
     let (answer, turns) = run(driver.call_with(Request::Random, drop));
     assert_eq!(answer.unwrap(), Reply::Random(7));
-    assert!(turns >= 5_000 / 16, "{turns}");
+    assert!(turns >= 1_000, "{turns}");
 }
 
 /// The server is silent, and keeps the connection open as far as it can be seen.

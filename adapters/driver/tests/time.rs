@@ -54,16 +54,9 @@ impl Link {
     }
 }
 
-impl Transport for Link {
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        deadline: Option<Duration>,
-    ) -> Poll<io::Result<usize>> {
-        if self.waits {
-            return Poll::Pending;
-        }
+impl Link {
+    /// What the server says by now, as far as there is room for it.
+    fn say(&mut self, buffer: &mut [u8]) -> usize {
         self.happen();
         while !self.dead && self.server.poll_request().is_some() {
             self.server.answer(Reply::Random(46774)).unwrap();
@@ -75,14 +68,28 @@ impl Transport for Link {
         }
         let octets = self.forged.len().min(buffer.len());
         buffer.iter_mut().zip(self.forged.drain(..octets)).for_each(|(to, octet)| *to = octet);
-        match (deadline, self.plan.front()) {
-            _ if octets > 0 || self.ended => Poll::Ready(Ok(octets)),
-            // Without a deadline there is nothing to wait for but what happens next.
-            (None, Some((at, _))) => {
-                self.now = self.now.max(*at);
-                self.poll_read(cx, buffer, deadline)
+        octets
+    }
+}
+
+impl Transport for Link {
+    fn poll_read(
+        &mut self,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+        deadline: Option<Duration>,
+    ) -> Poll<io::Result<usize>> {
+        if self.waits {
+            return Poll::Pending;
+        }
+        loop {
+            let octets = self.say(buffer);
+            match (deadline, self.plan.front()) {
+                _ if octets > 0 || self.ended => return Poll::Ready(Ok(octets)),
+                // Without a deadline there is nothing to wait for but what happens next.
+                (None, Some((at, _))) => self.now = self.now.max(*at),
+                _ => return Poll::Pending,
             }
-            _ => Poll::Pending,
         }
     }
 

@@ -617,6 +617,32 @@ fn calls_in_the_mode_go_into_one_ring() {
     }
 }
 
+/// A ring takes as many as there are places for, and the rest has its turn in the next.
+#[test]
+fn what_has_no_place_in_a_ring_waits_for_the_next() {
+    // A place each for the leave and two requests, and two for the enter.
+    let ring = |first: i64| {
+        format!(" / C stop_notif / C random? / C random? / C notif / S OK / S {first} / S {} / S OK", first + 1)
+    };
+    let script = wire(&format!("C notif / S OK{}{}{}", ring(1), ring(3), ring(5)));
+    for manner in MANNERS {
+        let state = ClientState::with_limits(Board::acknowledged(), Limits::new().with_pending(5));
+        let client = sonnette_smol::Client::with_state(state, Polled(Scripted::patient(&script, manner)));
+        let (handle, connection) = client.share();
+        let (ended, ()) = both(connection, async move {
+            handle.enter(()).await.unwrap();
+            let mut calls: Vec<_> = (0..6).map(|_| Box::pin(handle.call(Request::Random))).collect();
+            for call in &mut calls {
+                assert!(poll_once(call).await.is_none());
+            }
+            for (call, number) in calls.into_iter().zip(1..) {
+                assert_eq!(call.await.unwrap(), Reply::Random(number));
+            }
+        });
+        assert!(ended.is_ok(), "{manner:?}: {ended:?}");
+    }
+}
+
 /// One that cannot be asked spoils no ring, and nothing is written for it alone.
 #[test]
 fn what_cannot_be_asked_does_not_ring() {

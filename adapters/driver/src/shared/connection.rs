@@ -287,7 +287,8 @@ where
         let (done, goes_on) = match self.driver.state_mut().ring_all(&requests, subscription) {
             Ok((verdicts, enter)) => {
                 let done = verdicts.len();
-                for (key, verdict) in keys.by_ref().zip(verdicts) {
+                // In this order: a key without a verdict is left.
+                for (verdict, key) in verdicts.into_iter().zip(keys.by_ref()) {
                     match verdict {
                         Ok(id) => self.asked(id, key),
                         Err(reason) => self.settle(key, Err(Error::Rejected(reason))),
