@@ -166,7 +166,6 @@ enum Second<R, F, N> {
 }
 
 /// Where to go back to if not all of several things can be asked.
-#[derive(Clone, Copy)]
 struct Checkpoint {
     output: Mark,
     queue: queue::Mark,
@@ -371,9 +370,9 @@ impl<P: Protocol> ClientState<P> {
         requests: &[P::Request],
         subscription: P::Subscription,
     ) -> Result<(Vec<Result<RequestId, Reason>>, Option<RequestId>), Rejected<P::Subscription>> {
-        let before = self.checkpoint();
         let mut most = requests.len();
         loop {
+            let before = self.checkpoint();
             self.leave();
             let (mut verdicts, mut asked) = (Vec::new(), 0);
             let mut reason = Reason::TooManyPending;
@@ -392,7 +391,7 @@ impl<P: Protocol> ClientState<P> {
             if asked > 0 {
                 match self.try_enter(&subscription) {
                     Ok((note, starts_at)) => {
-                        let enter = self.push_enter(subscription, note, starts_at);
+                        let enter = self.push(What::Enter(subscription, note), starts_at);
                         return Ok((verdicts, Some(enter)));
                     }
                     Err(no_room) => reason = no_room,
@@ -1119,20 +1118,6 @@ impl<P: Protocol> ClientState<P> {
         &self.protocol
     }
 
-    /// What is limited, and how.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Octets received that are decoded, counted from the first of the connection.
-    #[doc(hidden)]
-    #[must_use]
-    #[inline]
-    pub fn octets_read(&self) -> u64 {
-        self.received - self.lines.unread().len() as u64
-    }
-
     /// What was received and is not decoded. Before a change to TLS (STARTTLS) it must be empty.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -1148,6 +1133,7 @@ impl<P: Protocol> ClientState<P> {
     /// Octets received so far that are decoded: for a driver to know how many an event took.
     #[doc(hidden)]
     #[must_use]
+    #[inline]
     pub fn octets_read(&self) -> u64 {
         self.received - self.lines.unread().len() as u64
     }

@@ -7,8 +7,8 @@
 //! the least and the greatest, and what is aimed at.
 
 use sonnette::Event;
-use sonnette::board::{Board, Reply, Request};
-use sonnette_tokio::{Driver, Handle, Transport};
+use sonnette::board::{Board, Notification, Reply, Request};
+use sonnette_tokio::{Driver, Handle, Rung, Subscriber, Transport};
 use std::cell::Cell;
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -116,6 +116,28 @@ fn main() -> Result<()> {
     tokio.block_on(on_tokio.notify())?;
     let mut on_smol = async_io::block_on(sonnette_smol::Client::<Board, _>::connect(news))?;
     async_io::block_on(on_smol.notify())?;
+    let shared_by = |runtime: &tokio::runtime::Runtime| {
+        runtime.block_on(async {
+            let (handle, connection) = sonnette_tokio::Client::<Board, _>::connect(news).await?.share();
+            tokio::spawn(connection);
+            let subscriber = handle.subscribe();
+            handle.enter(()).await?;
+            // Without a handle the connection would close.
+            Ok::<_, Box<dyn Error>>((handle, subscriber))
+        })
+    };
+    let threads = |workers| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let (two, four) = (threads(2)?, threads(4)?);
+    let (_on_one, mut rung_on_one) = shared_by(&tokio)?;
+    let (_on_two, mut rung_on_two) = shared_by(&two)?;
+    let (_on_four, mut rung_on_four) = shared_by(&four)?;
+    let (_on_smol, mut rung_on_smol) = async_io::block_on(executor.run(async {
+        let (handle, connection) = sonnette_smol::Client::<Board, _>::connect(news).await?.share();
+        executor.spawn(connection).detach();
+        let subscriber = handle.subscribe();
+        handle.enter(()).await?;
+        Ok::<_, Box<dyn Error>>((handle, subscriber))
+    }))?;
     compare(
         "notifications",
         rounds,
@@ -130,6 +152,10 @@ fn main() -> Result<()> {
             }),
             subject("tokio", 0.38, || tokio.block_on(notifications(&mut on_tokio))),
             subject("smol", 0.38, || async_io::block_on(notifications(&mut on_smol))),
+            subject("tokio, subscriber", 0.12, || tokio.block_on(rung(&mut rung_on_one))),
+            subject("the same, 2 workers", 0.12, || two.block_on(rung(&mut rung_on_two))),
+            subject("the same, 4 workers", 0.12, || four.block_on(rung(&mut rung_on_four))),
+            subject("smol, subscriber", 0.12, || async_io::block_on(executor.run(rung(&mut rung_on_smol)))),
         ],
     )
 }
@@ -303,6 +329,17 @@ async fn batches<T: Transport>(client: &mut Driver<Board, T>) -> Result<()> {
 async fn notifications<T: Transport>(client: &mut Driver<Board, T>) -> Result<()> {
     for _ in 0..NOTIFICATIONS {
         client.next_notification().await?;
+    }
+    Ok(())
+}
+
+/// As many, of which none may be missed.
+async fn rung(subscriber: &mut Subscriber<Notification>) -> Result<()> {
+    for _ in 0..NOTIFICATIONS {
+        match subscriber.next().await {
+            Some(Rung::Notification(_)) => {}
+            other => return Err(format!("{other:?}").into()),
+        }
     }
     Ok(())
 }

@@ -17,10 +17,11 @@ macro_rules! client {
         }
 
         impl<P: ::sonnette::Protocol, S: $($bound)+> Client<P, S> {
-            /// A client over a stream that is connected already, with the protocol's own limits.
+            /// A client over a stream that is connected already, as by [`Connect::new`]: with the protocol's own limits, and
+            /// ten seconds for the server to greet.
             #[must_use]
             pub fn new(protocol: P, stream: S) -> Self {
-                Self::with_state(::sonnette::ClientState::new(protocol), stream)
+                Self::with_state($crate::Connect::new().state(protocol), stream)
             }
 
             /// A client that goes on with this state over this stream.

@@ -12,25 +12,50 @@ mod socket {
     pub(super) use std::os::windows::io::AsSocket;
 }
 
+/// How long connecting may take, to each address, and how long the server may take to greet. A distant or busy server
+/// takes a second or two, and whoever waits for one that has died wants to know it before turning away.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What can be set about a connection before it is made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct Connect {
     connect_timeout: Option<Duration>,
+    greeting_timeout: Option<Duration>,
     keepalive: Option<Duration>,
     limits: Option<Limits>,
     timeouts: Option<Timeouts>,
 }
 
+impl Default for Connect {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Connect {
-    /// Without connect timeout and keepalive, and with the protocol's own limits and timeouts.
-    pub fn new() -> Self {
-        Self::default()
+    /// With ten seconds to connect, and as many for the server to greet; without keepalive, and with the protocol's own
+    /// limits and timeouts.
+    pub const fn new() -> Self {
+        Connect {
+            connect_timeout: Some(TIMEOUT),
+            greeting_timeout: Some(TIMEOUT),
+            keepalive: None,
+            limits: None,
+            timeouts: None,
+        }
     }
 
-    /// Gives up on each address of a TCP connection after so long.
+    /// Gives up on each address of a TCP connection after so long; `None` waits as long as the system does.
     pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Ends a connection whose server has not greeted after so long, with
+    /// [`Error::GreetingTimeout`](sonnette::Error::GreetingTimeout), if the protocol has a greeting; `None` waits for ever.
+    pub fn greeting_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.greeting_timeout = timeout;
         self
     }
 
@@ -60,6 +85,7 @@ impl Connect {
         if let Some(timeouts) = self.timeouts {
             state.set_timeouts(timeouts);
         }
+        state.set_greeting_timeout(self.greeting_timeout);
         state
     }
 

@@ -160,11 +160,11 @@ fn now_or_never<T, R>(
 }
 
 impl<P: Protocol, S: Read + Write> Client<P, S> {
-    /// A client over a stream that is connected already, with the protocol's own limits. The server has ten seconds to
-    /// greet, as by [`Connect`](crate::Connect).
+    /// A client over a stream that is connected already, with the protocol's own limits, and ten seconds for the server to
+    /// greet.
     #[must_use]
     pub fn new(protocol: P, stream: S) -> Self {
-        Self::with_state(ClientState::new(protocol), stream)
+        Self::with_state(sonnette_driver::Connect::new().state(protocol), stream)
     }
 
     /// A client that goes on with this state over this stream.

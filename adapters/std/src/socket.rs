@@ -257,14 +257,22 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Without timeouts and keepalive, and with the protocol's own limits.
+    /// With ten seconds to connect, and as many for the server to greet; without other timeouts and keepalive, and with the
+    /// protocol's own limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives up on each address after so long.
+    /// Gives up on each address after so long; `None` waits as long as the system does.
     pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.common = self.common.connect_timeout(timeout);
+        self
+    }
+
+    /// Ends a connection whose server has not greeted after so long, with
+    /// [`Error::GreetingTimeout`](sonnette::Error::GreetingTimeout), if the protocol has a greeting; `None` waits for ever.
+    pub fn greeting_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.common = self.common.greeting_timeout(timeout);
         self
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what is wrong by panicking")]
 
 use sonnette::board::{Board, Notification, Reply, Request};
-use sonnette::{ClientState, Limits};
+use sonnette::{ClientState, Limits, Timeouts};
 use sonnette_std::server::Server;
 use sonnette_std::{Client, Connect, End, Error, Socket};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -185,6 +185,7 @@ fn two_full_socket_buffers_do_not_deadlock() {
     });
     let mut client = busy(socket);
     client.set_backlog(MANY);
+    client.set_backlog_octets(usize::MAX);
     client.flush().unwrap();
     for _ in 0..MANY {
         assert!(matches!(client.next_event().unwrap(), sonnette::Event::Reply { reply: Reply::Random(1), .. }));
@@ -346,4 +347,97 @@ fn the_steady_state_allocates_nothing() {
     assert_eq!(info.count_total, 0);
     drop(client);
     echo.join().unwrap();
+}
+
+/// What a thread has for its own is destroyed one after the other when it ends, and a client of its own may be among that.
+#[test]
+fn a_client_can_be_used_while_its_thread_ends() {
+    struct Last(Option<(Client<Board, Socket>, std::sync::mpsc::Sender<i64>)>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            if let Some((mut client, tell)) = self.0.take() {
+                tell.send(client.random().unwrap()).unwrap();
+            }
+        }
+    }
+
+    thread_local! {
+        static LAST: std::cell::RefCell<Last> = const { std::cell::RefCell::new(Last(None)) };
+    }
+
+    let (address, _news) = server(Board::silent());
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        // Known before what the client keeps for its thread, and destroyed after it.
+        LAST.with_borrow_mut(|last| {
+            last.0 = Some((Client::connect(address).unwrap(), tell));
+            if let Some((client, _)) = &mut last.0 {
+                client.random().unwrap();
+            }
+        });
+    })
+    .join()
+    .unwrap();
+    assert_eq!(told.recv().unwrap(), 46774);
+}
+
+/// A stream that asks over another client in each read, as one that must fetch a ticket first: the deadline of the outer read
+/// counts all the same.
+#[test]
+fn a_client_inside_a_stream_does_not_take_its_deadline() {
+    struct Nested {
+        socket: Socket,
+        other: Client<Board, Socket>,
+    }
+
+    impl Read for Nested {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert_eq!(self.other.random().unwrap(), 46774);
+            self.socket.read(buffer)
+        }
+    }
+
+    impl Write for Nested {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.socket.write(octets)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.socket.flush()
+        }
+    }
+
+    let (address, _news) = server(Board::silent());
+    let (silent, until_closed) = listen(|mut stream| {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    });
+    let socket = Socket::from(TcpStream::connect(silent).unwrap());
+    let mut client = Client::new(Board::silent(), Nested { socket, other: Client::connect(address).unwrap() });
+    client.set_timeouts(Timeouts { reply: Some(Duration::from_millis(30)), ..Timeouts::OFF });
+    let error = client.random().unwrap_err();
+    assert!(matches!(&error, Error::Lost { end: End::Failed(sonnette::Error::ReplyTimeout), .. }), "{error:?}");
+    drop(client);
+    assert_eq!(until_closed.join().unwrap(), "random?\r\n");
+}
+
+/// A server that never greets is not waited for for ever, by default.
+#[test]
+fn a_server_that_does_not_greet_is_given_up() {
+    let (address, until_closed) = listen(|mut stream| {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    });
+    let connect = Connect::new().greeting_timeout(Some(Duration::from_millis(30)));
+    let mut client = connect.tcp(sonnette::mpd::Mpd::new(), address).unwrap();
+    let error = client.call(sonnette::mpd::Command::new("status").into()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Lost { sent: false, end: End::Failed(sonnette::Error::GreetingTimeout) }),
+        "{error:?}"
+    );
+    drop(client);
+    assert_eq!(until_closed.join().unwrap(), "");
 }

@@ -32,7 +32,7 @@
 //!
 //! All methods that wait are those of [`Driver`], to which a [`Client`] dereferences. Each is cancel safe: a future that
 //! is dropped, by `select!` or `timeout`, has lost nothing; [`Driver::run_with`] says what its handler may
-//! lose. The runtime needs its I/O driver, and for timeouts its timer (`enable_all`).
+//! lose. The runtime needs its I/O driver and its timer (`enable_all`): connecting has a timeout by default.
 
 use sonnette::Protocol;
 use sonnette_driver::epoch;

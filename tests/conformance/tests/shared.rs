@@ -617,6 +617,66 @@ fn calls_in_the_mode_go_into_one_ring() {
     }
 }
 
+/// Calls that come one after the other while the server has not let the mode be entered have nothing to wait for but that.
+#[test]
+fn calls_that_come_while_the_mode_is_entered_go_into_one_ring() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (let_in, may_enter) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let (lines, mut idle, mut left) = (BufReader::new(stream.try_clone().unwrap()).lines(), String::new(), 0);
+        stream.write_all(b"* OK ready\r\n").unwrap();
+        for line in lines {
+            let line = line.unwrap();
+            let answer = match line.split_once(' ') {
+                Some((tag, "IDLE")) => {
+                    may_enter.recv().unwrap();
+                    idle = tag.to_owned();
+                    "+ idling\r\n".to_owned()
+                }
+                Some((tag, _)) => format!("{tag} OK\r\n"),
+                None => {
+                    left += 1;
+                    format!("{idle} OK\r\n")
+                }
+            };
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+        left
+    });
+    async_io::block_on(async {
+        let client = sonnette_smol::Client::<Imap, _>::connect(address).await.unwrap();
+        let (handle, connection) = client.share();
+        let mut connection = pin!(connection);
+        let mut entering = Box::pin(handle.enter(()));
+        assert!(poll_once(&mut entering).await.is_none());
+        let mut calls = Vec::new();
+        for _ in 0..50 {
+            let mut call = Box::pin(handle.call(imap::Command::noop()));
+            assert!(poll_once(&mut call).await.is_none());
+            calls.push(call);
+            // It is seen before the next one is made.
+            for _ in 0..3 {
+                assert!(poll_once(&mut connection).await.is_none());
+            }
+        }
+        for _ in 0..2 {
+            let_in.send(()).unwrap();
+        }
+        let work = async {
+            entering.await.unwrap();
+            for call in calls {
+                call.await.unwrap();
+            }
+        };
+        work.or(async { panic!("{:?}", connection.as_mut().await) }).await;
+        drop(handle);
+        connection.await.unwrap();
+    });
+    assert_eq!(server.join().unwrap(), 1);
+}
+
 /// A ring takes as many as there are places for, and the rest has its turn in the next.
 #[test]
 fn what_has_no_place_in_a_ring_waits_for_the_next() {
