@@ -176,18 +176,18 @@ impl Redis {
             Value::Simple(line) if self.monitoring && line.first().is_some_and(u8::is_ascii_digit) => {
                 Ok(Notification::Monitor(line))
             }
-            Value::Array(items) if self.is_subscribed() => match items.as_slice() {
+            Value::Array(items) if self.is_subscribed() && is_push(&items) => Ok(match items.as_slice() {
                 [Value::Bulk(kind), Value::Bulk(channel), Value::Bulk(payload)] if kind == "message" => {
-                    Ok(Notification::Message { channel: channel.clone(), payload: payload.clone() })
+                    Notification::Message { channel: channel.clone(), payload: payload.clone() }
                 }
                 [Value::Bulk(kind), Value::Bulk(pattern), Value::Bulk(channel), Value::Bulk(payload)]
                     if kind == "pmessage" =>
                 {
                     let (pattern, channel, payload) = (pattern.clone(), channel.clone(), payload.clone());
-                    Ok(Notification::PatternMessage { pattern, channel, payload })
+                    Notification::PatternMessage { pattern, channel, payload }
                 }
-                _ => Err(Value::Array(items)),
-            },
+                _ => Notification::Other(items),
+            }),
             value => Err(value),
         }
     }
@@ -293,6 +293,12 @@ impl Redis {
             Asked::Leave { .. } | Asked::Greeting => Decoded::Left,
         })
     }
+}
+
+/// The first word decides. Another client can have the server push what else is not as in a message (`CLIENT TRACKING`),
+/// and an answer is never like that in the mode.
+fn is_push(items: &[Value]) -> bool {
+    matches!(items.first(), Some(Value::Bulk(kind)) if kind == "message" || kind == "pmessage")
 }
 
 const END: &[u8] = b"\r\n";
@@ -757,4 +763,8 @@ pub enum Notification {
     },
     /// A line of `MONITOR`: the time, where it came from, and the command.
     Monitor(Bytes),
+    /// What begins with `message` or `pmessage`, and goes on in another way than the two above: all of its values. Where
+    /// any client has asked for it (`CLIENT TRACKING ON REDIRECT`), the server tells subscribers of `__redis__:invalidate` which
+    /// keys have changed, as an array, or by nil that all have.
+    Other(Vec<Value>),
 }

@@ -169,9 +169,11 @@ fn answers_that_never_end() {
 #[test]
 fn pushes_that_never_end() {
     let begin = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
-    let messages: [&[u8]; 2] = [
+    let messages: [&[u8]; 4] = [
         b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$0\r\n\r\n",
         b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$3\r\nabc\r\n",
+        b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n*2\r\n$1\r\nk\r\n*-1\r\n",
+        b"*1\r\n$8\r\npmessage\r\n",
     ];
     for message in messages {
         let (end, most) = suffer(subscribed(), begin, message);

@@ -211,6 +211,7 @@ impl Told for redis::Notification {
                 format!("[pmessage {} {} {}]", pattern.told(), channel.told(), payload.told())
             }
             redis::Notification::Monitor(line) => line.told(),
+            redis::Notification::Other(items) => Value::Array(items.clone()).told(),
         }
     }
 }
@@ -1303,6 +1304,63 @@ fn a_frame_is_judged_by_what_was_read_not_by_what_was_asked() {
         = left #3 asked
         S [message a fake]
         = reply #5 [message a fake]
+        ",
+    );
+}
+
+/// Another client can have the server push them: `CLIENT TRACKING ON REDIRECT` with the id of this one.
+#[test]
+fn pushes_of_another_shape_than_a_message_are_pushes_all_the_same() {
+    play::<Redis>(
+        "
+        enter SUBSCRIBE a
+        C [SUBSCRIBE a]
+        S [subscribe a 1]
+        = entered #1
+        ask PING
+        C [PING]
+        S *3\\r\\n$7\\r\\nmessage\\r\\n$20\\r\\n__redis__:invalidate\\r\\n*2\\r\\n$3\\r\\nfoo\\r\\n$3\\r\\nbar
+        = ring [message __redis__:invalidate [foo bar]]
+        S *3\\r\\n$7\\r\\nmessage\\r\\n$20\\r\\n__redis__:invalidate\\r\\n*-1
+        = ring [message __redis__:invalidate nil]
+        S *3\\r\\n$7\\r\\nmessage\\r\\n$1\\r\\na\\r\\n-ERR
+        = ring [message a ERR]
+        S [message a nil]
+        = ring [message a nil]
+        S [message nil a]
+        = ring [message nil a]
+        S [message a 1]
+        = ring [message a 1]
+        S [message]
+        = ring [message]
+        S [message a]
+        = ring [message a]
+        S [message a b c]
+        = ring [message a b c]
+        S [pmessage]
+        = ring [pmessage]
+        S [pmessage a b]
+        = ring [pmessage a b]
+        S [pmessage a [] b]
+        = ring [pmessage a [] b]
+        S [pmessage a b c d]
+        = ring [pmessage a b c d]
+        S [message a b]
+        = ring [message a b]
+        S [pong]
+        = reply #2 [pong]
+        leave
+        ask GET k
+        C [UNSUBSCRIBE]
+        C [PUNSUBSCRIBE]
+        C [GET k]
+        S [message a nil]
+        = ring [message a nil]
+        s [unsubscribe a 0]
+        S [punsubscribe nil 0]
+        = left #1 asked
+        S [message a nil]
+        = reply #4 [message a nil]
         ",
     );
 }

@@ -110,6 +110,24 @@ async fn messages_are_told(client: &mut impl Subject<Redis>, scene: &mut Scene) 
     assert_eq!(client.call(command("PING")).await.unwrap(), Reply::Value(Value::Simple("PONG".into())));
 }
 
+/// Another client has this one told which keys change.
+async fn keys_are_invalidated(client: &mut impl Subject<Redis>, scene: &mut Scene) {
+    let Reply::Value(Value::Integer(id)) = client.call(command("CLIENT ID")).await.unwrap() else { panic!("no id") };
+    client.enter(Subscription::channels(["__redis__:invalidate"])).await.unwrap();
+    let mut ask = |words: &str| scene.other.call(command(words)).unwrap();
+    assert_eq!(ask(&format!("CLIENT TRACKING ON REDIRECT {id}")), ok());
+    ask("GET k");
+    assert_eq!(ask("SET k v"), ok());
+    assert_eq!(ask("FLUSHALL"), ok());
+    let text = |text: &'static str| Value::Bulk(text.into());
+    for keys in [Value::Array(vec![text("k")]), Value::Nil] {
+        let told = Notification::Other(vec![text("message"), text("__redis__:invalidate"), keys]);
+        assert_eq!(client.next_notification().await.unwrap(), Some(told));
+    }
+    let pong = Value::Array(vec![text("pong"), text("")]);
+    assert_eq!(client.call(command("PING")).await.unwrap(), Reply::Value(pong));
+}
+
 /// The message is in the socket before the client leaves.
 async fn leaving_crosses_a_message(client: &mut impl Subject<Redis>, scene: &mut Scene) {
     for round in 1..=500 {
@@ -367,6 +385,7 @@ fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
 
 on_each_runtime! {
     messages_are_told;
+    keys_are_invalidated;
     leaving_crosses_a_message;
     ringing;
     answers_of_all_kinds;
