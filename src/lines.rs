@@ -55,7 +55,7 @@ impl error::Error for LineTooLong {}
 /// - Each octet is searched for a terminator at most once, however the input was cut.
 /// - The limit counts content, not the terminator, and the verdict does not depend on how the input was cut: a CR at
 ///   the end of what has arrived may be half of a terminator and does not count yet.
-/// - The buffer starts without memory.
+/// - The buffer starts without memory. What was taken keeps a part of it alive, as described at [`Frame::slice`].
 ///
 /// ```
 /// use sonnette::{LineDecoder, Terminator};
@@ -82,17 +82,45 @@ pub struct LineDecoder {
     failed: bool,
 }
 
-/// What was received: it grows, until values are to share it.
+/// What was received, and what values are cut from.
 #[derive(Clone)]
 struct Input {
     growing: Vec<u8>,
-    /// In place of `growing`, if it is not empty. What is unread of it must not keep it alive for long.
+    /// If `growing` is empty, what was in it: values share it, and what is unread must not keep it alive for long. Else a
+    /// block, or nothing: a copy of `growing[from..]` as far as it goes.
     shared: Bytes,
+    from: usize,
+    /// Shorter values would keep too much alive with `shared`.
+    least: usize,
 }
 
 impl Input {
     const fn new(growing: Vec<u8>) -> Self {
-        Input { growing, shared: Bytes::new() }
+        Input { growing, shared: Bytes::new(), from: 0, least: 0 }
+    }
+
+    /// Whether this part can be cut from what is shared.
+    #[inline(always)]
+    fn is_shared(&self, range: &ops::Range<usize>) -> bool {
+        range.start >= self.from && range.end - self.from <= self.shared.len() && range.len() >= self.least
+    }
+
+    /// Shares what this part can be cut from, where `head` is the first octet that is unread; or copies it.
+    #[cold]
+    fn share(&mut self, range: ops::Range<usize>, head: usize) -> Option<Bytes> {
+        let least = self.growing.capacity().div_ceil(MOST_KEPT);
+        let (shared, from, least) = if self.growing.is_empty() {
+            return Some(Bytes::copy_from_slice(&self.shared[range]));
+        } else if range.len() >= least {
+            (mem::take(&mut self.growing).into(), 0, least)
+        } else if range.len() <= LONGEST_IN_BLOCK && range.end <= head + BLOCK {
+            let end = self.growing.len().min(head + BLOCK);
+            (Bytes::copy_from_slice(&self.growing[head..end]), head, 0)
+        } else {
+            return Some(Bytes::copy_from_slice(&self.growing[range]));
+        };
+        (self.shared, self.from, self.least) = (shared, from, least);
+        None
     }
 }
 
@@ -101,7 +129,7 @@ impl ops::Deref for Input {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        if self.shared.is_empty() { &self.growing } else { &self.shared }
+        if self.growing.is_empty() { &self.shared } else { &self.growing }
     }
 }
 
@@ -116,9 +144,20 @@ pub(crate) struct Span {
 /// larger buffer, the trace of one large push or frame, is given back.
 const KEEP: usize = 64 * 1024;
 
-/// A shorter value is copied out, a longer one shares the buffer it arrived in. A kept value keeps its whole buffer
-/// alive; one kept line in each 64 KiB read would hold a thousand times its size.
+/// A shorter value is copied, where it may be kept for long.
 const COPY_BELOW: usize = 64;
+
+/// A value shares the buffer it arrived in if that is at most so many times as large: of a read of 64 KiB, one of 512
+/// octets. One octet in each would otherwise keep all of it alive; and to copy long ones takes as long as to decode them.
+const MOST_KEPT: usize = 128;
+
+/// Octets of a block, which begins with a frame of which a short value is not wholly in the block before. That ends within
+/// this frame, so each octet is in two blocks at most. Forty messages of 16 octets fit in: enough that what it takes to make
+/// one does not count.
+const BLOCK: usize = 2 * 1024;
+
+/// Longer values would leave much of a block unused. Three of these, a push with all that is around them, fit in.
+const LONGEST_IN_BLOCK: usize = BLOCK / 4;
 
 impl LineDecoder {
     /// A decoder for lines of at most `max_line` octets before the `terminator`.
@@ -134,25 +173,27 @@ impl LineDecoder {
             return;
         }
         if !self.input.shared.is_empty() {
-            return self.push_apart(bytes);
+            self.leave_shared(bytes.len());
         }
         let buffer = &mut self.input.growing;
         // Moving the rest to the front only where it is the smaller part keeps the total work linear.
         if self.head > 0 && self.head >= buffer.len() - self.head {
             buffer.drain(..self.head);
             self.head = 0;
+            self.input.shared = Bytes::new();
         }
         buffer.extend_from_slice(bytes);
     }
 
-    /// Values keep what was received before alive: what is left of it goes to a buffer of its own.
+    /// If values keep alive what was received before, what is left of it goes to a buffer of its own, with room for `more`.
     #[cold]
-    fn push_apart(&mut self, bytes: &[u8]) {
-        let unread = self.unread();
-        let mut buffer = Vec::with_capacity(unread.len() + bytes.len());
-        buffer.extend_from_slice(unread);
-        buffer.extend_from_slice(bytes);
-        self.replace(buffer);
+    fn leave_shared(&mut self, more: usize) {
+        if self.input.growing.is_empty() {
+            let unread = self.unread();
+            let mut buffer = Vec::with_capacity(unread.len() + more);
+            buffer.extend_from_slice(unread);
+            self.replace(buffer);
+        }
     }
 
     /// The next whole line, without its terminator, or `None` until more is pushed.
@@ -246,13 +287,16 @@ impl LineDecoder {
         self.share(range)
     }
 
-    /// Likewise, never copied.
+    /// Likewise, as cheaply as it can be had.
     #[inline(always)]
     fn share(&mut self, range: ops::Range<usize>) -> Bytes {
-        if self.input.shared.is_empty() {
-            self.input.shared = mem::take(&mut self.input.growing).into();
+        let range = self.head + range.start..self.head + range.end;
+        if !self.input.is_shared(&range) {
+            if let Some(copy) = self.input.share(range.clone(), self.head) {
+                return copy;
+            }
         }
-        self.input.shared.slice(self.head + range.start..self.head + range.end)
+        self.input.shared.slice(range.start - self.input.from..range.end - self.input.from)
     }
 
     fn replace(&mut self, buffer: Vec<u8>) {
@@ -283,8 +327,18 @@ impl LineDecoder {
     #[inline]
     pub(crate) fn shrink(&mut self) {
         let capacity = self.input.growing.capacity();
-        if capacity > KEEP && capacity / 4 > self.unread().len() || !self.input.shared.is_empty() {
+        let is_too_large = capacity > KEEP && capacity / 4 > self.unread().len();
+        if is_too_large || !self.input.shared.is_empty() {
+            self.shrink_input(is_too_large);
+        }
+    }
+
+    #[cold]
+    fn shrink_input(&mut self, is_too_large: bool) {
+        if is_too_large || self.input.growing.is_empty() {
             self.replace(self.unread().to_vec());
+        } else {
+            self.input.shared = Bytes::new();
         }
     }
 }
@@ -364,14 +418,18 @@ impl Frame<'_> {
 
     /// A part of the frame to keep; a range that goes beyond the frame is cut to it.
     ///
-    /// Values of 64 octets and more share the buffer they arrived in, without a copy, and keep it alive as long as they
-    /// live. Copy what is to be kept for long.
+    /// A value of fewer than 64 octets is a copy, and keeps nothing else alive. A longer one is as by
+    /// [`share`](Self::share).
     pub fn slice(&mut self, range: impl ops::RangeBounds<usize>) -> Bytes {
         let range = self.within(range);
         self.lines.value(range)
     }
 
-    /// As [`slice`](Self::slice), but short values are not copied either: for those that are seldom kept.
+    /// As [`slice`](Self::slice), but without an allocation for each short value: for those that are seldom kept.
+    ///
+    /// A value shares the buffer it arrived in if that is at most 128 times as large: of a read of 64 KiB, one of 512
+    /// octets. Shorter ones share a copy of 2 KiB with their neighbours, or have one of their own. So a value keeps alive
+    /// 2 KiB or 128 times its octets at most, as long as it lives. Copy what is to be kept for long.
     #[inline(always)]
     pub fn share(&mut self, range: impl ops::RangeBounds<usize>) -> Bytes {
         let range = self.within(range);

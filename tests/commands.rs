@@ -292,6 +292,36 @@ fn what_is_no_message_is_none() {
     }
 }
 
+/// The first three are 1 where a length has 32 bits, or 64.
+#[test]
+fn a_length_does_not_wrap() {
+    let too_long = Err(Error::AnswerTooLong { limit: Redis::LIMITS.answer });
+    let message = redis::Notification::Message { channel: "a".into(), payload: "x".into() };
+    let told = Ok(Some(Event::Notification(message)));
+    for (length, expected) in [
+        ("4294967297", &too_long),
+        ("8589934593", &too_long),
+        ("18446744073709551617", &too_long),
+        ("9999999999", &too_long),
+        ("999999999", &too_long),
+        ("000000001", &told),
+        ("0000000001", &told),
+    ] {
+        for pieces in [1, usize::MAX] {
+            let mut state = ClientState::new(Redis::new());
+            state.enter(Subscription::channels(["a"])).unwrap();
+            state.receive(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+            assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+            let mut event = Ok(None);
+            for piece in format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n${length}\r\nx\r\n").as_bytes().chunks(pieces) {
+                state.receive(piece);
+                event = state.poll_event();
+            }
+            assert_eq!(&event, expected, "{length}");
+        }
+    }
+}
+
 /// Its lines begin with a time; other simple strings are answers.
 #[test]
 fn monitored() {

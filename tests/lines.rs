@@ -431,6 +431,55 @@ fn lines_of_64_octets_share_the_buffer_they_arrived_in_and_shorter_ones_do_not()
     }
 }
 
+const READ: usize = 64 * 1024;
+
+/// One of each read is kept.
+#[test]
+fn a_line_keeps_2_kib_or_128_times_its_octets_alive_at_most() {
+    for octets in [1, 63, 64, 100, 511, 512, 513, 600, 1_000, 2_000, 5_000, 40_000] {
+        let line = [&vec![b'x'; octets][..], b"\r\n"].concat();
+        let input: Vec<u8> = line.iter().copied().cycle().take(20 * READ).collect();
+        let mut kept = Vec::with_capacity(20);
+        let info = measure(|| {
+            let mut lines = LineDecoder::new(Terminator::CrLf, 64 * 1024);
+            for read in input.chunks(READ) {
+                lines.push(read);
+                let mut last = None;
+                while let Some(line) = lines.next_line().unwrap() {
+                    last = Some(line);
+                }
+                kept.extend(last);
+            }
+        });
+        // What counts the values that share it, too.
+        let each = (128 * octets).clamp(2 * 1024, 2 * READ) + 64;
+        let most = i64::try_from(kept.len() * each).unwrap();
+        assert!(kept.len() > 9 && info.bytes_current <= most, "{octets}: {info:?}, at most {most}");
+        assert!(octets >= 64 || info.bytes_current <= 20 * 64, "{octets}: {info:?}");
+    }
+}
+
+/// Once to receive it, twice to cut it; and as much again where the buffer grows, or is left to those that share it.
+#[test]
+fn an_octet_is_copied_a_few_times_whatever_the_lines() {
+    let cut = |octets: usize, read: usize| {
+        let line = [&vec![b'x'; octets][..], b"\r\n"].concat();
+        let input: Vec<u8> = line.iter().copied().cycle().take(4 * READ).collect();
+        let info = measure(|| {
+            let mut lines = LineDecoder::new(Terminator::CrLf, 64 * 1024);
+            for read in input.chunks(read) {
+                lines.push(read);
+                while lines.next_line().unwrap().is_some() {}
+            }
+        });
+        assert!(info.bytes_total <= 6 * input.len() as u64, "{octets}, {read}: {info:?}");
+    };
+    for octets in (64..3_000).step_by(61).chain([511, 512, 513, 1_023, 1_024, 1_025, 2_047, 2_048, 2_049]) {
+        cut(octets, READ);
+        cut(octets, 1_448);
+    }
+}
+
 #[test]
 fn a_decoder_is_shown_without_its_octets() {
     let mut lines = LineDecoder::new(Terminator::CrLf, 80);

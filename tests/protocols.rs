@@ -2466,6 +2466,117 @@ fn payloads_share_the_buffer_they_arrived_in() {
     assert_eq!(second.as_ptr().addr() - first.as_ptr().addr(), push.len());
 }
 
+/// One message of each read is kept, or a part of one.
+#[test]
+fn messages_keep_2_kib_or_128_times_their_octets_alive_at_most() {
+    const READS: usize = 20;
+    const READ: usize = 64 * 1024;
+    type Part = fn(redis::Notification) -> Vec<Bytes>;
+    let whole: Part = |message| match message {
+        redis::Notification::Message { channel, payload } => vec![channel, payload],
+        redis::Notification::PatternMessage { pattern, channel, payload } => vec![pattern, channel, payload],
+        other => panic!("{other:?}"),
+    };
+    let names: Part = |message| match message {
+        redis::Notification::Message { channel, .. } => vec![channel],
+        redis::Notification::PatternMessage { pattern, .. } => vec![pattern],
+        other => panic!("{other:?}"),
+    };
+    let most = |octets: usize| (128 * octets).clamp(2 * 1024, 2 * READ);
+    for octets in [0, 1, 16, 63, 64, 200, 511, 512, 513, 600, 1_000, 5_000, 20_000] {
+        for begin in ["*3\r\n$7\r\nmessage\r\n$1\r\na", "*4\r\n$8\r\npmessage\r\n$2\r\np*\r\n$2\r\npq"] {
+            let push = format!("{begin}\r\n${octets}\r\n{}\r\n", "x".repeat(octets));
+            let input: Vec<u8> = push.bytes().cycle().take(READS * READ).collect();
+            for (part, most) in [(whole, most(octets) + 2 * 1024), (names, 64)] {
+                let mut state = ClientState::new(Redis::default());
+                state.enter(Redis::subscription("SUBSCRIBE a")).unwrap();
+                state.receive(&Redis::wire("[subscribe a 1]"));
+                assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+                state.request(Redis::request("PSUBSCRIBE p*")).unwrap();
+                state.receive(&Redis::wire("[psubscribe p* 2]"));
+                assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
+                let mut kept = Vec::with_capacity(READS);
+                let taken = allocation_counter::measure(|| {
+                    for read in input.chunks(READ) {
+                        state.receive(read);
+                        let mut last = None;
+                        while let Some(event) = state.poll_event().unwrap() {
+                            match event {
+                                Event::Notification(message) => last = Some(message),
+                                event => panic!("{event:?}"),
+                            }
+                        }
+                        kept.extend(last.map(part));
+                    }
+                    drop(state);
+                });
+                let most = i64::try_from(READS * (most + 3 * 64)).unwrap();
+                assert!(kept.len() == READS && taken.bytes_current <= most, "{octets}: {taken:?}, at most {most}");
+            }
+        }
+    }
+}
+
+/// What is known at sight is what it is if it comes in pieces.
+#[test]
+fn what_begins_like_a_message_is_none_where_nothing_is_subscribed_to() {
+    for pieces in [1, usize::MAX] {
+        let mut state = ClientState::new(Redis::default());
+        state.enter(Subscription::Monitor).unwrap();
+        state.receive(b"+OK\r\n");
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+        for piece in Redis::wire("[message a x]").chunks(pieces) {
+            state.receive(piece);
+        }
+        assert!(matches!(state.poll_event(), Err(Error::Violation { .. })), "{pieces}");
+    }
+}
+
+/// One after another, each pair of them: what the one before was is of no importance.
+#[test]
+fn messages_are_told_alike_in_one_piece_and_in_many() {
+    let long = "c".repeat(100);
+    let pushes = [
+        "[message a x]".into(),
+        "[message a [] y]".into(),
+        "[message a 1]".into(),
+        "[message ab x]".into(),
+        format!("[message {long} {long}]"),
+        "[message other x]".into(),
+        "[message nil x]".into(),
+        "[pmessage a ab x]".into(),
+        "[pmessage other a x]".into(),
+        "[pmessage a a]".into(),
+    ];
+    let subscribed = || {
+        let mut state = ClientState::new(Redis::default());
+        state.enter(Subscription::channels(["a", "ab", &"c".repeat(100)])).unwrap();
+        let confirmations = format!("[subscribe a 1]|[subscribe ab 2]|[subscribe {} 3]", "c".repeat(100));
+        confirmations.split('|').for_each(|confirmation| state.receive(&Redis::wire(confirmation)));
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+        state.request(Redis::request("PSUBSCRIBE a")).unwrap();
+        state.receive(&Redis::wire("[psubscribe a 4]"));
+        assert!(matches!(state.poll_event(), Ok(Some(Event::Reply { .. }))));
+        state
+    };
+    for pair in pushes.iter().flat_map(|first| pushes.iter().map(move |second| [first, second, first])) {
+        let wire = pair.map(|push| Redis::wire(push)).concat();
+        let told = [wire.len(), 1].map(|pieces| {
+            let (mut state, mut told) = (subscribed(), Vec::new());
+            for piece in wire.chunks(pieces) {
+                state.receive(piece);
+                while let Some(event) = state.poll_event().unwrap() {
+                    told.push(tell::<Redis>(&event));
+                }
+            }
+            told
+        });
+        let expected = pair.map(|push| format!("ring {push}"));
+        assert_eq!(told[0], expected);
+        assert_eq!(told[1], expected);
+    }
+}
+
 // Races seen on real servers.
 
 #[test]
