@@ -122,6 +122,9 @@ pub struct Imap {
 /// hundred.
 const MAX_CAPABILITIES: usize = 8 * 1024;
 
+/// Octets that are read at once, at most: by the adapters.
+const READ: usize = 64 * 1024;
+
 impl Imap {
     /// A client that has not been greeted yet.
     #[must_use]
@@ -216,16 +219,28 @@ impl Imap {
         })
     }
 
+    /// Adds to the data that are being read.
+    fn keep(&mut self, parts: &[&[u8]]) {
+        let (kept, more) = (self.line.len(), parts.iter().map(|part| part.len()).sum());
+        if self.line.capacity() - kept < more {
+            // With what comes in the same read as the end of a large literal, since the buffer that it came in is still there;
+            // and half as much again as there is, so that what comes in many parts is seldom copied.
+            let room = if kept == 0 { more } else { (more + more.min(READ)).max(kept / 2) };
+            self.line.reserve_exact(room);
+        }
+        parts.iter().for_each(|part| self.line.extend_from_slice(part));
+    }
+
     /// A line of data, or a part of one.
     fn data(&mut self, frame: &[u8]) -> Result<Decoded<Self>, Fault> {
-        self.line.reserve(frame.len() + 2);
-        self.line.extend_from_slice(frame);
-        self.line.extend_from_slice(b"\r\n");
+        self.keep(&[frame, b"\r\n"]);
         if let Some(octets) = announced(frame)? {
             return Ok(Decoded::More { raw: Some(octets) });
         }
         let mut line = mem::take(&mut self.line);
-        line.shrink_to_fit();
+        if line.capacity() - line.len() > line.len() / 8 {
+            line.shrink_to_fit();
+        }
         let notification = Notification::data(line.into());
         if let Notification::Other(data) = &notification {
             let (word, rest) = split(data);
@@ -374,7 +389,7 @@ impl Protocol for Imap {
 
     fn decode(&mut self, frame: &mut Frame<'_>, pending: &Pending<'_, Self>) -> Result<Decoded<Self>, Fault> {
         if frame.is_raw() {
-            self.line.extend_from_slice(frame);
+            self.keep(&[frame]);
             return Ok(Decoded::More { raw: None });
         }
         if !self.line.is_empty() {

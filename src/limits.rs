@@ -23,6 +23,10 @@ pub struct Limits {
     /// Octets of unfinished frames and groups that are kept for one event, checked when a length is announced. More is
     /// [`Error::AnswerTooLong`](crate::Error::AnswerTooLong).
     ///
+    /// What is allocated for them may be three times as much: a buffer that grows has room for twice what is in it, and is
+    /// there beside the one before until it is filled; a literal of IMAP is copied out of it. For values of Redis it is what
+    /// is counted, the places of values in arrays included, but for a long one that comes in many reads.
+    ///
     /// 1 MiB: a long listing or a cover picture fits, and a thousand hostile servers fit in 1 GiB.
     pub answer: usize,
     /// Requests and changes of mode that are asked and not answered; an enter counts twice, since it reserves the

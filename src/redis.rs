@@ -105,6 +105,20 @@ struct Open {
     items: Vec<Value>,
 }
 
+impl Open {
+    /// Makes room as a vector that grows does, but in the end for as many as were announced, which are counted: for a half
+    /// of them, and for a quarter, before. Not for all of them at once, of which none may come.
+    fn push(&mut self, value: Value) {
+        let items = self.items.len();
+        if items == self.items.capacity() {
+            let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+            let room = count >> (count / (2 * items).max(VALUES_OF_A_MESSAGE)).max(1).ilog2();
+            self.items.reserve_exact(room.saturating_sub(items));
+        }
+        self.items.push(value);
+    }
+}
+
 /// So many confirmations were read, of so many of channels and then so many of patterns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Confirmed {
@@ -172,8 +186,9 @@ impl Redis {
                     0 => Value::Array(Vec::new()),
                     _ if self.arrays.len() == MAX_DEPTH => return Err(Fault::Violation("arrays nested too deep")),
                     count => {
+                        let free = if self.arrays.is_empty() { VALUES_OF_A_MESSAGE as u64 } else { 0 };
                         self.arrays.push(Open { count, items: Vec::new() });
-                        let octets = count.saturating_mul(size_of::<Value>() as u64);
+                        let octets = count.saturating_sub(free).saturating_mul(size_of::<Value>() as u64);
                         return Ok(Err(Decoded::Reserve { octets }));
                     }
                 },
@@ -181,7 +196,7 @@ impl Redis {
             }
         };
         while let Some(mut open) = self.arrays.pop() {
-            open.items.push(value);
+            open.push(value);
             if (open.items.len() as u64) < open.count {
                 self.arrays.push(open);
                 return Ok(Err(Decoded::More { raw: None }));
@@ -347,6 +362,10 @@ impl Redis {
 fn is_push(items: &[Value]) -> bool {
     matches!(items.first(), Some(Value::Bulk(kind)) if kind == "message" || kind == "pmessage")
 }
+
+/// At most: a pattern, a channel, a payload and what it is. So few are not counted, since they are not where a message is
+/// known at sight.
+const VALUES_OF_A_MESSAGE: usize = 4;
 
 const END: &[u8] = b"\r\n";
 const NOT_A_LENGTH: &str = "not a length";

@@ -165,6 +165,78 @@ fn answers_that_never_end() {
     assert!(matches!(end, Err(Error::Violation { .. })), "{end:?}");
 }
 
+/// The most memory that a client takes for what a server says: `begin`, and then `again` until the limit of an answer,
+/// which is `MOST_OF_ALL`, or of what was announced, is reached.
+fn taken<P: Protocol>(mut state: ClientState<P>, begin: &str, again: &str) -> u64 {
+    let input = begin.to_owned() + &again.repeat(2 * MOST_OF_ALL / again.len());
+    let taken = allocation_counter::measure(|| {
+        let mut reads = input.as_bytes().chunks(READ);
+        while matches!(state.poll_event(), Ok(None)) {
+            match reads.next() {
+                Some(read) => state.receive(read),
+                None => break,
+            }
+        }
+    });
+    taken.bytes_max
+}
+
+/// A little more than a vector has room for that has doubled often enough.
+const MOST_OF_ALL: usize = 4_500_000;
+
+/// What was read last, what is left of the read before, and what is told.
+const READS: u64 = 3 * READ as u64;
+
+/// As documented at [`Limits::answer`].
+#[test]
+fn an_answer_takes_what_is_counted() {
+    let within = |what: &str, taken: u64, hundredths: u64| {
+        let most = MOST_OF_ALL as u64 * hundredths / 100 + READS;
+        assert!(taken <= most, "{what}: {taken}, at most {most}");
+    };
+    let limits = Redis::LIMITS.with_answer(MOST_OF_ALL);
+    let redis = || {
+        let mut state = ClientState::with_limits(Redis::new(), limits);
+        state.request(redis::Command::new("GET").arg("k")).unwrap();
+        state
+    };
+    // Places for values, and what is in them, are counted. An array of which half has come is there twice, while it grows.
+    let array = |items: usize, item: &str| format!("*{items}\r\n{}", item.repeat(items));
+    for (begin, again) in [
+        ("*30000\r\n", "*1\r\n".repeat(31) + ":1\r\n"),
+        ("*30000\r\n", array(1, ":1\r\n")),
+        ("*30000\r\n", array(2, ":1\r\n")),
+        ("*30000\r\n", array(5, "$-1\r\n")),
+        ("*30000\r\n", array(1, "$1\r\na\r\n")),
+        ("*100\r\n", array(1_025, ":1\r\n")),
+        ("*100000\r\n", "$1\r\na\r\n".into()),
+    ] {
+        within(&again[..again.len().min(40)], taken(redis(), begin, &again), 150);
+    }
+    // Strings have blocks in common, which are of no use at their ends: three of 511 octets fit in one.
+    let bulk = |octets: usize| format!("${octets}\r\n{}\r\n", "x".repeat(octets));
+    for octets in [64, 100, 300, 511, 600, 1_000] {
+        within(&octets.to_string(), taken(redis(), "*6000\r\n", &bulk(octets)), 140);
+        within(&octets.to_string(), taken(redis(), "*6000\r\n", &(bulk(octets) + &bulk(1) + &bulk(3_000))), 140);
+    }
+    // A buffer that grows has room for twice as much as is in it at most, and the one before is there until it is filled.
+    for octets in [100_000, 1_000_000, 4_400_000] {
+        within(&octets.to_string(), taken(redis(), "*40\r\n", &bulk(octets)), 300);
+    }
+    // Likewise, and the octets of a literal are copied out of such a buffer.
+    for octets in [0, 1, 1_000, 100_000, 1_000_000, 4_400_000] {
+        let mut state = ClientState::with_limits(Imap::new(), Imap::LIMITS.with_answer(MOST_OF_ALL));
+        state.request(imap::Command::noop()).unwrap();
+        let literal = format!(" {{{octets}}}\r\n{}", "x".repeat(octets));
+        within(&octets.to_string(), taken(state, &format!("{GREETING}* 1 FETCH (BODY[]"), &literal), 300);
+    }
+    for octets in [1, 1_000, 60_000] {
+        let mut state = ClientState::with_limits(Mpd::new(), Mpd::LIMITS.with_answer(MOST_OF_ALL));
+        state.request(mpd::Command::new("status").into()).unwrap();
+        within(&octets.to_string(), taken(state, "OK MPD 0.23.5\n", &format!("k: {}\n", "x".repeat(octets))), 300);
+    }
+}
+
 /// What is pushed is told and gone; what is held is what the caller asked for.
 #[test]
 fn pushes_that_never_end() {

@@ -2532,6 +2532,30 @@ fn what_begins_like_a_message_is_none_where_nothing_is_subscribed_to() {
     }
 }
 
+#[test]
+fn how_large_a_message_may_be_does_not_depend_on_how_it_comes() {
+    for push in ["[message a hello]", "[pmessage * a hello]"] {
+        let wire = Redis::wire(push);
+        for (answer, is_told) in [(wire.len(), true), (wire.len() - 1, false)] {
+            for pieces in [1, 7, wire.len()] {
+                let limits = Redis::LIMITS.with_answer(answer);
+                let mut state = ClientState::with_limits(Redis::default(), limits);
+                state.enter(Redis::subscription("SUBSCRIBE a")).unwrap();
+                state.receive(&Redis::wire("[subscribe a 1]"));
+                assert!(matches!(state.poll_event(), Ok(Some(Event::Entered { .. }))));
+                let mut polled = Ok(None);
+                for piece in wire.chunks(pieces) {
+                    state.receive(piece);
+                    polled = state.poll_event();
+                }
+                let expected =
+                    if is_told { Ok(format!("ring {push}")) } else { Err(Error::AnswerTooLong { limit: answer }) };
+                assert_eq!(polled.map(|event| tell::<Redis>(&event.unwrap())), expected, "{push} {pieces}");
+            }
+        }
+    }
+}
+
 /// One after another, each pair of them: what the one before was is of no importance.
 #[test]
 fn messages_are_told_alike_in_one_piece_and_in_many() {
