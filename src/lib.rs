@@ -104,6 +104,8 @@ mod modes;
 mod output;
 mod protocol;
 mod queue;
+#[cfg(any(feature = "imap", feature = "mpd", feature = "redis"))]
+mod text;
 
 pub mod board;
 #[cfg(feature = "imap")]

@@ -44,6 +44,7 @@
 //! ```
 
 use crate::protocol::length;
+use crate::text::{OneLine, show_command};
 use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Limits, Pending, Protocol,
     RequestId, Setting, Terminator,
@@ -286,15 +287,14 @@ impl Command {
     /// `password`: asks for the permissions that go with it.
     #[must_use]
     pub fn password(password: impl Into<String>) -> Self {
-        Command::new(PASSWORD).arg(password)
+        Command::new("password").arg(password)
     }
 
     fn encode(&self, out: &mut Encoder<'_>) -> Result<(), Invalid> {
-        let is_word = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_';
         match self.name.as_str() {
             "idle" | "noidle" => return Err(Invalid::new("idle is entered and left, not requested")),
             name if name.starts_with("command_list_") => return Err(Invalid::new("a command list is a request")),
-            name if name.is_empty() || !name.bytes().all(is_word) => return Err(Invalid::new("not a command's name")),
+            name if !is_name(name) => return Err(Invalid::new("not a command's name")),
             name => out.put(name.as_bytes()),
         }
         for argument in &self.arguments {
@@ -305,7 +305,9 @@ impl Command {
     }
 }
 
-const PASSWORD: &str = "password";
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_')
+}
 
 /// A space and one word. ("Requests": arguments with spaces and the like are quoted, `"` and `\` escaped.)
 fn encode_word(word: &str, out: &mut Encoder<'_>) -> Result<(), Invalid> {
@@ -317,17 +319,11 @@ fn encode_word(word: &str, out: &mut Encoder<'_>) -> Result<(), Invalid> {
     out.put_quoted(word.as_bytes())
 }
 
-/// A password is not shown.
+/// Arguments may be secrets, a password or a URI with one: only their number is shown, and nothing in place of a name that is
+/// none.
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Command(")?;
-        f.write_str(&self.name)?;
-        if self.name.eq_ignore_ascii_case(PASSWORD) {
-            f.write_str(" ..")?;
-        } else {
-            self.arguments.iter().try_for_each(|argument| write!(f, " {argument:?}"))?;
-        }
-        f.write_str(")")
+        show_command(Some(self.name.as_bytes()).filter(|_| is_name(&self.name)), self.arguments.len(), f)
     }
 }
 
@@ -447,12 +443,12 @@ fn split_at<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])
     Some((text.get(..at)?, text.get(at + separator.len()..)?))
 }
 
+/// On one line, with controls escaped, whatever the server has put into it.
 impl fmt::Display for Ack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.text))?;
-        write!(f, " (ACK {}", self.code)?;
+        write!(f, "{} (ACK {}", OneLine(&self.text), self.code)?;
         if !self.command.is_empty() {
-            write!(f, " to {}", String::from_utf8_lossy(&self.command))?;
+            write!(f, " to {}", OneLine(&self.command))?;
         }
         f.write_str(")")
     }
@@ -529,8 +525,9 @@ impl Subsystem {
     }
 }
 
+/// Its name on one line, with controls escaped.
 impl fmt::Display for Subsystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        OneLine(self.as_str().as_bytes()).fmt(f)
     }
 }

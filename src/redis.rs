@@ -49,12 +49,12 @@
 //! ```
 
 use crate::protocol::length;
+use crate::text::{OneLine, show_command};
 use crate::{
     Asked, Changes, Decoded, Encoder, EnterAnswer, Fault, Frame, Invalid, LeaveAnswer, Limits, Pending, Protocol,
     RequestId, Setting, Terminator,
 };
 use alloc::collections::BTreeSet;
-use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
@@ -412,6 +412,9 @@ impl Protocol for Redis {
     }
 
     fn encode_request(&self, _: RequestId, command: &Command, out: &mut Encoder<'_>) -> Result<Note, Invalid> {
+        if !is_name(command.name()) {
+            return Err(Invalid::new("not a command's name"));
+        }
         let names = || command.words.get(1..).unwrap_or_default().to_vec();
         let note = match command.known() {
             Known::Plain | Known::Anywhere => Noted::Value,
@@ -648,6 +651,8 @@ fn owned(names: impl IntoIterator<Item: AsRef<[u8]>>) -> Vec<Bytes> {
 
 /// A command and its arguments, each of any octets.
 ///
+/// The name is one word, and what else is given for it is refused: of `CLIENT KILL`, `KILL` is an argument.
+///
 /// ```
 /// use sonnette::redis::Command;
 ///
@@ -659,6 +664,11 @@ pub struct Command {
     /// Never empty.
     words: Vec<Bytes>,
     anywhere: bool,
+}
+
+/// Without spaces and controls. Commands may be renamed, and modules have their own.
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|&octet| octet > b' ' && octet != b'\x7f')
 }
 
 enum Known {
@@ -745,10 +755,10 @@ impl Command {
     }
 }
 
-/// Arguments may be secrets: only their number is shown.
+/// Arguments may be secrets: only their number is shown, and nothing in place of a name that is none.
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({}, {} arguments)", String::from_utf8_lossy(self.name()), self.words.len().saturating_sub(1))
+        show_command(Some(self.name()).filter(|name| is_name(name)), self.words.len().saturating_sub(1), f)
     }
 }
 
@@ -802,9 +812,10 @@ impl ServerError {
     }
 }
 
+/// On one line, with controls escaped, whatever the server has put into it.
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        OneLine(&self.0).fmt(f)
     }
 }
 

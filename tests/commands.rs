@@ -158,6 +158,27 @@ fn subsystems_have_names() {
     assert!(matches!(state.poll_event(), Err(Error::Violation { .. })));
 }
 
+#[test]
+fn what_a_server_says_is_shown_on_one_line_that_no_terminal_obeys() {
+    const SAID: &str = "a\u{1b}[2J\r\t\u{7f}\u{9b}\u{2028}\u{202e}\u{2066}b \u{e9}\u{301} \\ \"\0";
+    const SHOWN: &str = "a\\u{1b}[2J\\r\\t\\u{7f}\\u{9b}\\u{2028}\\u{202e}\\u{2066}b \u{e9}\u{301} \\ \"\\u{0}";
+    let mut state = ClientState::new(Redis::new());
+    state.request(redis::Command::new("X")).unwrap();
+    state.receive(format!("-{SAID}\r\n").as_bytes());
+    let Ok(Some(Event::Refused { refusal, .. })) = state.poll_event() else { panic!("no refusal") };
+    assert_eq!(refusal.to_string(), SHOWN);
+    assert_eq!(refusal.text(), SAID);
+
+    let mut state = mpd();
+    state.request(mpd::Command::new("x").into()).unwrap();
+    state.receive(format!("ACK [5@0] {{{SAID}}} {SAID}\n").as_bytes());
+    let Ok(Some(Event::Refused { refusal, .. })) = state.poll_event() else { panic!("no refusal") };
+    assert_eq!(refusal.to_string(), format!("{SHOWN} (ACK 5 to {SHOWN})"));
+    assert_eq!((&refusal.text, &refusal.command), (&SAID.into(), &SAID.into()));
+    assert_eq!(Subsystem::from(SAID).to_string(), SHOWN);
+    assert_eq!(Subsystem::from(SAID).as_str(), SAID);
+}
+
 /// As the README says.
 #[test]
 fn limits() {
@@ -170,7 +191,13 @@ fn limits() {
 fn secrets_are_not_shown() {
     let shown = format!("{:?}", mpd::Request::from(mpd::Command::password("hunter2")));
     assert!(shown.contains("password") && !shown.contains("hunter2"), "{shown}");
-    assert!(format!("{:?}", mpd::Command::new("add").arg("a b")).contains("a b"));
+    for name in ["password hunter2", "password\thunter2", "", "password\u{a0}hunter2"] {
+        let (mpd, redis) = (mpd::Command::new(name).arg("a"), redis::Command::new(name).arg("a"));
+        assert_eq!(format!("{mpd:?}"), "Command(.., 1 arguments)");
+        assert!(name.contains('\u{a0}') || format!("{redis:?}") == "Command(.., 1 arguments)", "{redis:?}");
+    }
+    assert_eq!(format!("{:?}", mpd::Command::new("mount").arg("a").arg("smb://u:p@h")), "Command(mount, 2 arguments)");
+    assert_eq!(format!("{:?}", redis::Command::new("FT.SEARCH")), "Command(FT.SEARCH, 0 arguments)");
     let shown = format!("{:?}", redis::Command::auth(Some("me"), "hunter2"));
     assert!(shown.contains("AUTH, 2 arguments") && !shown.contains("hunter2"), "{shown}");
     let mut state = ClientState::new(Redis::new());
@@ -206,7 +233,13 @@ fn what_redis_is_not_asked() {
         state.enter(Subscription::Channels(vec![])).is_err() && state.enter(Subscription::Patterns(vec![])).is_err()
     );
     assert_eq!(state.output(), b"");
-    for words in ["HELLO", "hello 2", "CLIENT", "CLIENT ID", "", "\r\n"] {
+    // With a space it is no name.
+    for name in ["AUTH hunter2", "CLIENT ID", " PING", "", "PING\r\n", "\0", "P\x7f"] {
+        let rejected = state.request(redis::Command::new(name)).unwrap_err();
+        assert!(matches!(rejected.reason, Reason::Invalid(_)), "{rejected:?}");
+    }
+    assert_eq!(state.output(), b"");
+    for words in ["HELLO", "hello 2", "CLIENT", "CLIENT ID", "FT.SEARCH a", "b840-f", "RENAMED_\u{fc}"] {
         let mut words = words.split(' ');
         state.request(redis::Command::new(words.next().unwrap()).args(words)).unwrap();
     }

@@ -687,10 +687,11 @@ fn what_is_told_is_shown_on_one_line() {
     assert_eq!(shown("* x {3}\r\n\r\n'y"), r"Other(Data(x {3}\r\n\r\n'y))");
     assert_eq!(format!("{:?}", Command::login("alice", "secret")), "Command(LOGIN, 2 arguments)");
     assert_eq!(format!("{:?}", Command::new("LOGIN alice secret")), "Command(LOGIN, 0 arguments)");
+    assert_eq!(format!("{:?}", Command::new("LOGIN\tsecret")), "Command(.., 0 arguments)");
     assert_eq!(format!("{:?}", Command::uid_fetch("1", "UID")), "Command(FETCH, 2 arguments)");
-    say(&mut state, "* OK one\u{1b}[2J\ntwo ü");
+    say(&mut state, "* OK one\u{1b}[2J\ntwo ü\u{202e}");
     let Ok(Some(Event::Notification(Notification::Status(status)))) = state.poll_event() else { panic!("no status") };
-    assert_eq!(status.to_string(), r"OK one\u{1b}[2J\ntwo ü");
+    assert_eq!(status.to_string(), r"OK one\u{1b}[2J\ntwo ü\u{202e}");
     say(&mut state, "* 1 FETCH (BODY[] {9}");
     state.receive(b"secret mail");
     assert_eq!(state.poll_event(), Ok(None));

@@ -48,6 +48,9 @@ fuzz_target!(|data: &[u8]| {
             expected.push(owned(words));
         } else {
             // Nothing else is refused in normal mode.
+            if words[0].is_empty() || words[0].iter().any(|octet| matches!(octet, 0..=b' ' | 0x7f)) {
+                continue;
+            }
             let name = String::from_utf8_lossy(words[0]).to_uppercase();
             let unspoken = [
                 "SUBSCRIBE",

@@ -2,6 +2,7 @@
 
 use super::sasl::{Responder, Shared};
 use super::{Imap, LOGINDISABLED};
+use crate::text::show_command;
 use crate::{Encoder, Invalid};
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 use core::fmt;
@@ -340,6 +341,7 @@ impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What is behind a space may have been meant for an argument.
         let name = self.name.split(' ').find(|word| !word.eq_ignore_ascii_case("UID")).unwrap_or_default();
-        write!(f, "Command({name}, {} arguments)", self.arguments.len())
+        let name = Some(name.as_bytes()).filter(|name| !name.is_empty() && name.iter().copied().all(is_atom));
+        show_command(name, self.arguments.len(), f)
     }
 }

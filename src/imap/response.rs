@@ -2,9 +2,8 @@
 
 use super::Imap;
 use crate::Protocol;
-use alloc::string::String;
+use crate::text::OneLine;
 use bytes::Bytes;
-use core::fmt::Write;
 use core::{error, fmt, ops, str};
 use imap_codec::ResponseCodec;
 use imap_codec::decode::Decoder;
@@ -102,17 +101,14 @@ impl Status {
     }
 }
 
-/// On one line, whatever the server has put into it.
+/// On one line, with controls escaped, whatever the server has put into it.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.condition.fmt(f)?;
         if self.rest.is_empty() {
             return Ok(());
         }
-        f.write_str(" ")?;
-        String::from_utf8_lossy(&self.rest).chars().try_for_each(|character| {
-            if character.is_control() { character.escape_default().fmt(f) } else { f.write_char(character) }
-        })
+        write!(f, " {}", OneLine(&self.rest))
     }
 }
 

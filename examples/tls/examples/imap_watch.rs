@@ -292,9 +292,7 @@ fn decoded(text: &NString<'_>) -> String {
 fn ended(end: std::result::Result<(), impl Into<Stop<Status>>>) -> Result<()> {
     match end.map_err(Into::into) {
         Ok(()) | Err(Stop::Client(Error::Interrupted { .. })) => Ok(()),
-        Err(Stop::Client(Error::Refused(status))) => {
-            Err(format!("the server refused: {}", printable(status.to_string().as_bytes())).into())
-        }
+        Err(Stop::Client(Error::Refused(status))) => Err(format!("the server refused: {status}").into()),
         Err(Stop::Client(error)) => Err(error.into()),
         Err(Stop::Output(error)) => Err(format!("cannot write: {error}").into()),
     }
