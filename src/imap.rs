@@ -41,8 +41,10 @@
 //! # STARTTLS
 //! [`Command::starttls`] is asked alone. After its answer the machine takes nothing more, in either direction, until
 //! [`stream_changed`](crate::ClientState::stream_changed) says that the stream is another one; what came behind the
-//! answer in the clear ends the connection with [`Error::Injected`](crate::Error::Injected). Capabilities are
-//! forgotten.
+//! answer in the clear ends the connection with [`Error::Injected`](crate::Error::Injected). The greeting and the capabilities
+//! are forgotten. A client that is logged in already ([`Condition::PreAuth`]) must not ask for it, and whoever stands
+//! between can greet like that, so that all goes on in the clear: it is refused, or, if it was asked before the greeting said
+//! so, the connection ends with [`Error::GreetingRefused`](crate::Error::GreetingRefused).
 //!
 //! ```no_run
 //! # fn tls<S>(stream: S) -> std::io::Result<S> { Ok(stream) }
@@ -139,7 +141,8 @@ impl Imap {
         }
     }
 
-    /// How the server has greeted: [`Condition::PreAuth`] if there is no need to log in.
+    /// How the server has greeted: [`Condition::PreAuth`] if there is no need to log in. None after STARTTLS: what was said in
+    /// the clear, anybody may have said.
     #[must_use]
     pub fn greeting(&self) -> Option<&Status> {
         self.greeting.as_ref()
@@ -161,6 +164,10 @@ impl Imap {
     #[must_use]
     pub fn has_capability(&self, name: &str) -> bool {
         self.capabilities().any(|other| other.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    fn is_preauthenticated(&self) -> bool {
+        self.greeting.as_ref().is_some_and(|greeting| greeting.condition() == Condition::PreAuth)
     }
 
     fn literals(&self) -> Literals {
@@ -197,7 +204,10 @@ impl Imap {
             self.learn_capabilities(&status);
             // It was asked before that was known; better no connection than a password that everybody reads.
             let is_login = |asked| matches!(asked, Asked::Request { note: Note(Noted::Login), .. });
-            if self.has_capability(LOGINDISABLED) && pending.hidden().any(is_login) {
+            let is_starttls = |asked| matches!(asked, Asked::Request { note: Note(Noted::StartTls), .. });
+            if self.has_capability(LOGINDISABLED) && pending.hidden().any(is_login)
+                || status.condition() == Condition::PreAuth && pending.hidden().any(is_starttls)
+            {
                 return Err(Fault::GreetingRefused);
             }
             self.greeting = Some(status);
@@ -279,7 +289,7 @@ impl Imap {
                     self.stray = last.filter(|_| refused).unwrap_or_default();
                 }
                 if note.0 == Noted::StartTls && !refused {
-                    (self.capabilities, self.bye) = (Bytes::new(), None);
+                    *self = Imap::new();
                 } else {
                     self.learn_capabilities(&status);
                 }

@@ -439,8 +439,33 @@ fn login_is_not_sent_where_it_is_forbidden() {
 
 // STARTTLS.
 
+/// Who is logged in already cannot ask for it, and whoever stands between could have said so to have the password in the
+/// clear, or none asked for.
 #[test]
-fn a_stream_is_changed_and_capabilities_are_forgotten() {
+fn a_stream_is_not_changed_where_the_client_is_logged_in_already() {
+    const PREAUTH: &str = "* PREAUTH [CAPABILITY IMAP4rev1 STARTTLS] welcome";
+    let mut state = greeted(PREAUTH);
+    invalid(&mut state, Command::starttls());
+    state.request(Command::noop()).unwrap();
+    assert_eq!(written(&mut state), "A2 NOOP\r\n");
+
+    // Asked before that is known.
+    for pieces in [1, 100] {
+        let mut state = ClientState::new(Imap::new());
+        let id = state.request(Command::new("starttls")).unwrap();
+        for piece in PREAUTH.as_bytes().chunks(pieces) {
+            state.receive(piece);
+            assert_eq!(state.poll_event(), Ok(None));
+        }
+        state.receive(b"\r\n");
+        assert_eq!(state.poll_event(), Ok(Some(Event::Lost { id, sent: false })));
+        assert!(matches!(state.poll_event(), Err(Error::GreetingRefused(_))));
+        assert_eq!(state.output(), b"");
+    }
+}
+
+#[test]
+fn a_stream_is_changed_and_what_was_learnt_is_forgotten() {
     let mut state = greeted(GREETING);
     assert!(state.protocol().has_capability("STARTTLS"));
     let id = state.request(Command::starttls()).unwrap();
@@ -460,6 +485,8 @@ fn a_stream_is_changed_and_capabilities_are_forgotten() {
     assert_eq!(state.poll_event(), Ok(None));
     invalid(&mut state, Command::noop());
     assert!(state.unread().is_empty() && state.protocol().capabilities().next().is_none());
+    assert_eq!(state.protocol().greeting(), None);
+    assert_eq!(state.protocol(), &Imap::new());
 
     assert_eq!(state.stream_changed(), Ok(()));
     state.request(Command::capability()).unwrap();

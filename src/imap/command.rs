@@ -146,8 +146,8 @@ impl Command {
     }
 
     /// `STARTTLS`: after its answer nothing can be asked before the stream has been changed, see
-    /// [`ClientState::stream_changed`](crate::ClientState::stream_changed). It must be asked alone. (RFC 3501 section
-    /// 6.2.1)
+    /// [`ClientState::stream_changed`](crate::ClientState::stream_changed). It must be asked alone, and not by who is logged in
+    /// already. (RFC 3501 section 6.2.1)
     #[must_use]
     pub fn starttls() -> Self {
         Command::new(STARTTLS)
@@ -246,6 +246,9 @@ impl Command {
         }
         if is(AUTHENTICATE) != self.responder.is_some() {
             return Err(Invalid::new("AUTHENTICATE is asked with a responder"));
+        }
+        if is(STARTTLS) && server.is_preauthenticated() {
+            return Err(Invalid::new("who is logged in cannot change the stream"));
         }
         if (is(STARTTLS) || is(AUTHENTICATE)) && !self.arguments.is_empty() {
             return Err(Invalid::new("it has no arguments"));
