@@ -6,7 +6,8 @@ use sonnette::mpd::{self, Mpd};
 use sonnette::redis::{Command as RedisCommand, Redis, Reply, Value};
 use sonnette_live::Server;
 use sonnette_std::Client;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -40,6 +41,7 @@ fn start_with(example: &str, arguments: &[&str], variables: &[(&str, &str)]) -> 
     command
         .args(arguments)
         .env_remove("IMAP_PASSWORD")
+        .env_remove("REDIS_PASSWORD")
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -136,16 +138,64 @@ fn redis_watch() {
         assert_eq!((code, &*error), (Some(0), ""), "{at}");
         assert_eq!(out, "message: news hello wörld\nmessage: sp ort a\\x0d\\x0a\\x7f\n", "{at}");
     }
-    for (arguments, expected) in [
-        (&[&*secure, "news"][..], "redis_watch: "),
-        (&[&*format!("redis://:x@{plain}"), "news"], "redis_watch: the server refused: ERR AUTH"),
+    let password = [("REDIS_PASSWORD", "hunter2")];
+    for (at, variables, expected) in [
+        (&*secure, &[][..], "redis_watch: "),
+        (&plain, &password, "redis_watch: the server refused: ERR AUTH"),
+        (&format!("redis://alice@{plain}"), &[], "redis_watch: REDIS_PASSWORD: not set"),
     ] {
-        let (code, out, error) = start("redis_watch", arguments).end();
+        let (code, out, error) = start_with("redis_watch", &[at, "news"], variables).end();
         assert_eq!((code, &*out), (Some(1), ""));
         assert!(error.starts_with(expected) && error.lines().count() == 1, "{error}");
     }
     let (code, ..) = start("redis_watch", &[&plain]).end();
     assert_eq!(code, Some(2), "no channel");
+    // Nor is it repeated.
+    for wrong in [format!("redis://:hunter2@{plain}"), format!("redis://a:hunter2@{plain}/x"), "a:hunter2@h:1".into()] {
+        let (code, out, error) = start("redis_watch", &[&wrong, "news"]).end();
+        assert_eq!((code, &*out), (Some(2), ""), "{error}");
+        assert!(error.contains("password in it") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn redis_watch_logs_in() {
+    let server = Server::redis(&["--requirepass", "hunter2"]);
+    let plain = server.address.to_string();
+    for at in [plain.clone(), format!("redis://{plain}"), format!("redis://default@{plain}")] {
+        let example = start_with("redis_watch", &[&at, "news", "--count", "1"], &[("REDIS_PASSWORD", "hunter2")]);
+        let mut other = Client::<Redis, _>::connect(server.address).unwrap();
+        other.call(RedisCommand::auth(None, "hunter2")).unwrap();
+        let publish = || RedisCommand::new("PUBLISH").arg("news").arg("x");
+        while other.call(publish()).unwrap() == Reply::Value(Value::Integer(0)) {
+            std::thread::yield_now();
+        }
+        assert_eq!(example.end(), (Some(0), "message: news x\n".into(), String::new()), "{at}");
+    }
+    let (code, _, error) = start_with("redis_watch", &[&plain, "news"], &[("REDIS_PASSWORD", "other")]).end();
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("redis_watch: the server refused: WRONGPASS ") && error.lines().count() == 1, "{error}");
+}
+
+/// Who stands between greets with PREAUTH, so that nothing is encrypted, or nobody logs in.
+#[test]
+fn imap_watch_does_not_believe_that_it_is_logged_in() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("imap+starttls://alice@localhost:{}", listener.local_addr().unwrap().port());
+    let between = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"* PREAUTH [CAPABILITY IMAP4rev1 STARTTLS IDLE] welcome\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    });
+    let (code, out, error) = start_with("imap_watch", &[&url], &[("IMAP_PASSWORD", "secret")]).end();
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(
+        error.starts_with("imap_watch: the server refused the connection: ") && error.lines().count() == 1,
+        "{error}"
+    );
+    assert_eq!(between.join().unwrap(), "");
 }
 
 #[test]
@@ -207,9 +257,11 @@ fn imap_watch() {
     ends(starttls, None, &password("secret"), 1, "imap_watch: the connection failed: invalid peer certificate");
     let elsewhere = secure.replace("localhost", "127.0.0.1");
     ends(&elsewhere, *ca, &password("secret"), 1, "imap_watch: the connection failed: invalid peer certificate");
-    for wrong in ["imap://h", "imap://alice:secret@h", "pop://alice@h", "alice@h"] {
+    for wrong in ["imap://h", "imap://alice:hunter2@h", "pop://alice@h", "alice@h"] {
         ends(wrong, None, &password("secret"), 2, "it must be imap://USER@HOST");
     }
+    let (_, _, error) = start("imap_watch", &["imap://alice:hunter2@h"]).end();
+    assert!(error.contains("password in it") && !error.contains("hunter2"), "{error}");
 
     // Told from a connection that was cut.
     let mut server = server;

@@ -20,7 +20,7 @@ use sonnette::imap::imap_types::envelope::{Address, Envelope};
 use sonnette::imap::imap_types::fetch::MessageDataItem;
 use sonnette::imap::{Command, Condition, Data, Imap, Notification, Plain, Status};
 use sonnette_std::{Client, Error};
-use sonnette_tls::{Stream, Url, client_config, exit};
+use sonnette_tls::{Stream, Url, client_config, exit, password, server};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 struct Options {
     /// imap://USER@HOST[:PORT][/MAILBOX], imaps:// for TLS, or imap+starttls:// for TLS after the greeting
     #[arg(value_name = "URL")]
-    server: Server,
+    server: String,
     /// Stop after so many new messages
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
@@ -67,7 +67,11 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        let wrong = |why| format!("it must be imap://USER@HOST[:PORT][/MAILBOX], imaps:// or imap+starttls://: {why}");
+        let wrong = |why| {
+            let form =
+                "imap://USER@HOST[:PORT][/MAILBOX], imaps:// or imap+starttls://, with the password in IMAP_PASSWORD";
+            format!("it must be {form}: {why}")
+        };
         let url: Url = text.parse().map_err(wrong)?;
         // RFC 8314 section 3.2: 993 is TLS.
         let (tls, port) = match &*url.scheme {
@@ -76,9 +80,6 @@ impl FromStr for Server {
             "imap+starttls" => (Tls::AfterGreeting, 143),
             _ => return Err(wrong("another scheme")),
         };
-        if url.password.is_some() {
-            return Err(wrong("a password, which others could see; set IMAP_PASSWORD"));
-        }
         let user = url.user.filter(|user| !user.is_empty()).ok_or_else(|| wrong("no user"))?;
         let mailbox = if url.path.is_empty() { "INBOX".into() } else { url.path };
         Ok(Server { tls, user, host: url.host, port: url.port.unwrap_or(port), mailbox })
@@ -86,21 +87,22 @@ impl FromStr for Server {
 }
 
 fn main() -> ExitCode {
-    exit("imap_watch", watch(&Options::parse()))
+    let options = Options::parse();
+    exit("imap_watch", watch(&server::<Options, _>(&options.server), &options))
 }
 
-fn watch(options: &Options) -> Result<()> {
-    let Server { host, port, .. } = &options.server;
-    let password = std::env::var("IMAP_PASSWORD").map_err(|error| format!("IMAP_PASSWORD: {error}"))?;
+fn watch(server: &Server, options: &Options) -> Result<()> {
+    let Server { tls, user, host, port, mailbox } = server;
+    let password = password("IMAP_PASSWORD")?.ok_or("IMAP_PASSWORD: not set")?;
     let mut stream =
         Stream::connect(host, *port).map_err(|error| format!("cannot connect to {host}:{port}: {error}"))?;
-    if options.server.tls == Tls::AtOnce {
+    if *tls == Tls::AtOnce {
         stream = stream.encrypt(host, client_config(options.ca.as_deref())?)?;
     }
     let interrupter = stream.socket().interrupter();
     ctrlc::set_handler(move || interrupter.interrupt())?;
     let mut client = Client::new(Imap::new(), stream);
-    if options.server.tls == Tls::AfterGreeting {
+    if *tls == Tls::AfterGreeting {
         match client.call(Command::starttls()) {
             Err(Error::Interrupted { .. }) => {
                 interrupted();
@@ -113,7 +115,7 @@ fn watch(options: &Options) -> Result<()> {
         state.stream_changed()?;
         client = Client::with_state(state, stream.encrypt(host, client_config(options.ca.as_deref())?)?);
     }
-    let watched = session(&mut client, options, &password);
+    let watched = session(&mut client, (user, &password), mailbox, options.count);
     if let (Err(Stop::Client(Error::Ended(_) | Error::Lost { .. })), Some(bye)) =
         (&watched, client.state().protocol().bye())
     {
@@ -140,14 +142,19 @@ fn interrupted() {
 
 type Session<T> = std::result::Result<T, Stop<Status>>;
 
-fn session(client: &mut Client<Imap, Stream>, options: &Options, password: &str) -> Session<()> {
-    log_in(client, &options.server.user, password)?;
-    let mut mailbox = select(client, &options.server.mailbox)?;
+fn session(
+    client: &mut Client<Imap, Stream>,
+    (user, password): (&str, &str),
+    mailbox: &str,
+    count: Option<NonZeroU64>,
+) -> Session<()> {
+    log_in(client, user, password)?;
+    let mut mailbox = select(client, mailbox)?;
     say("exists", mailbox.messages)?;
     client.enter(())?;
     // For mail there is no hurry.
     client.stream_mut().wait_for_ever()?;
-    let mut left = options.count.map(NonZeroU64::get);
+    let mut left = count.map(NonZeroU64::get);
     if mailbox.rung {
         mailbox.fetch(client, &mut left)?;
     }
@@ -317,9 +324,11 @@ mod tests {
         ] {
             assert_eq!(text.parse(), expected, "{text}");
         }
-        for text in ["", "h", "imap://h", "imap://@h", "imap://a:b@h", "pop://a@h", "imap://a@h:x"] {
+        for text in ["", "h", "imap://h", "imap://@h", "pop://a@h", "imap://a@h:x"] {
             assert!(text.parse::<Server>().is_err(), "{text}");
         }
+        let wrong = "imap://a:hunter2@h".parse::<Server>().unwrap_err();
+        assert!(wrong.contains("password in it") && !wrong.contains("hunter2"), "{wrong}");
     }
 
     fn data(line: &str) -> Data {

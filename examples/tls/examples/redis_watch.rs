@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example redis_watch -- HOST:PORT CHANNEL... [--count N] [--ca FILE]`
 //!
-//! The server may also be `redis://[[USER]:PASSWORD@]HOST[:PORT]`, or `rediss://` for TLS: then its certificate must be one
-//! that the platform trusts, or with `--ca` one that the certificates in FILE vouch for, and must be made for HOST.
+//! The server may also be `redis://[USER@]HOST[:PORT]`, or `rediss://` for TLS: then its certificate must be one that the
+//! platform trusts, or with `--ca` one that the certificates in FILE vouch for, and must be made for HOST. The password, if
+//! there is one, is that in the environment variable `REDIS_PASSWORD`.
 //!
 //! Standard output has one line per message; everything else goes to standard error.
 
@@ -15,7 +16,7 @@ use clap::Parser;
 use print::{Stop, printable, say};
 use sonnette::redis::{Command, Notification, Redis, ServerError, Subscription};
 use sonnette_std::{Client, Error};
-use sonnette_tls::{Stream, Url, client_config, exit};
+use sonnette_tls::{Stream, Url, client_config, exit, password, server};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,11 +25,15 @@ use std::str::FromStr;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 #[derive(Parser)]
-#[command(name = "redis_watch", about = "Prints the messages of Redis' channels.")]
+#[command(
+    name = "redis_watch",
+    about = "Prints the messages of Redis' channels. The password, if there is one, is that in the environment variable \
+             REDIS_PASSWORD."
+)]
 struct Options {
-    /// HOST:PORT, redis://[[USER]:PASSWORD@]HOST[:PORT], or rediss:// for TLS
+    /// HOST:PORT, redis://[USER@]HOST[:PORT], or rediss:// for TLS
     #[arg(value_name = "SERVER")]
-    server: Server,
+    server: String,
     #[arg(value_name = "CHANNEL", required = true)]
     channels: Vec<String>,
     /// Stop after so many messages
@@ -42,8 +47,7 @@ struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Server {
     tls: bool,
-    /// User and password.
-    login: Option<(String, String)>,
+    user: Option<String>,
     host: String,
     port: u16,
 }
@@ -52,7 +56,11 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        let wrong = |why| format!("it must be HOST:PORT, redis://[[USER]:PASSWORD@]HOST[:PORT] or rediss://...: {why}");
+        let wrong = |why| {
+            format!(
+                "it must be HOST:PORT, redis://[USER@]HOST[:PORT] or rediss://, with the password in REDIS_PASSWORD: {why}"
+            )
+        };
         let is_url = text.contains("://");
         let url = if is_url { text.to_owned() } else { format!("redis://{text}") };
         let url: Url = url.parse().map_err(wrong)?;
@@ -61,45 +69,44 @@ impl FromStr for Server {
             "rediss" => true,
             _ => return Err(wrong("another scheme")),
         };
-        let login = match (url.user, url.password) {
-            (None, None) => None,
-            (Some(user), Some(password)) if is_url => Some((user, password)),
-            _ => return Err(wrong("a user without a password")),
-        };
+        let user = url.user.filter(|user| !user.is_empty());
+        if user.is_some() && !is_url {
+            return Err(wrong("a user, which only a URL has"));
+        }
         let port = url.port.or(is_url.then_some(6379)).ok_or_else(|| wrong("no port"))?;
         // A database has no channels of its own.
-        Ok(Server { tls, login, host: url.host, port })
+        Ok(Server { tls, user, host: url.host, port })
     }
 }
 
 fn main() -> ExitCode {
-    exit("redis_watch", watch(&Options::parse()))
+    let options = Options::parse();
+    exit("redis_watch", watch(&server::<Options, _>(&options.server), &options))
 }
 
-fn watch(options: &Options) -> Result<()> {
-    let Server { host, port, .. } = &options.server;
+fn watch(server: &Server, options: &Options) -> Result<()> {
+    let Server { tls, user, host, port } = server;
+    let password = password("REDIS_PASSWORD")?;
+    if user.is_some() && password.is_none() {
+        return Err("REDIS_PASSWORD: not set, and there is a user".into());
+    }
     let mut stream =
         Stream::connect(host, *port).map_err(|error| format!("cannot connect to {host}:{port}: {error}"))?;
-    if options.server.tls {
+    if *tls {
         stream = stream.encrypt(host, client_config(options.ca.as_deref())?)?;
     }
     let interrupter = stream.socket().interrupter();
     ctrlc::set_handler(move || interrupter.interrupt())?;
     let mut client = Client::new(Redis::new(), stream);
-    ended(subscribe(&mut client, options))?;
+    if let Some(password) = password {
+        ended(client.call(Command::auth(user.as_deref(), &password)).map(drop))?;
+    }
+    ended(client.enter(Subscription::channels(&options.channels)).map(drop))?;
     client.stream_mut().wait_for_ever()?;
     ended(listen(&mut client, options.count))?;
     ended(client.leave())?;
     let (_, stream, _) = client.into_parts();
     stream.close();
-    Ok(())
-}
-
-fn subscribe(client: &mut Client<Redis, Stream>, options: &Options) -> std::result::Result<(), Stop<ServerError>> {
-    if let Some((user, password)) = &options.server.login {
-        client.call(Command::auth(Some(&**user).filter(|user| !user.is_empty()), password))?;
-    }
-    client.enter(Subscription::channels(&options.channels))?;
     Ok(())
 }
 
@@ -134,20 +141,23 @@ mod tests {
 
     #[test]
     fn servers() {
-        let server = |tls, login: Option<(&str, &str)>, host: &str, port| {
-            let login = login.map(|(user, password)| (user.into(), password.into()));
-            Ok(Server { tls, login, host: host.into(), port })
+        let server = |tls, user: Option<&str>, host: &str, port| {
+            Ok(Server { tls, user: user.map(str::to_owned), host: host.into(), port })
         };
         for (text, expected) in [
             ("localhost:1", server(false, None, "localhost", 1)),
             ("[::1]:6379", server(false, None, "::1", 6379)),
             ("redis://localhost", server(false, None, "localhost", 6379)),
-            ("rediss://:p%40ss@host:7/0", server(true, Some(("", "p@ss")), "host", 7)),
+            ("rediss://a%40b@host:7/0", server(true, Some("a@b"), "host", 7)),
         ] {
             assert_eq!(text.parse(), expected, "{text}");
         }
-        for text in ["", "host", ":1", "host:x", "http://host:1", "redis://", "redis://user@host", "a:b@host:1"] {
+        for text in ["", "host", ":1", "host:x", "http://host:1", "redis://", "a@host:1"] {
             assert!(text.parse::<Server>().is_err(), "{text}");
+        }
+        for text in ["redis://a:hunter2@host", "rediss://:hunter2@host:1", "a:hunter2@host:1", "hunter2:x@host"] {
+            let wrong = text.parse::<Server>().unwrap_err();
+            assert!(wrong.contains("password in it") && !wrong.contains("hunter2"), "{wrong}");
         }
     }
 }

@@ -5,17 +5,21 @@ mod stream;
 
 pub use stream::{Stream, Url};
 
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 use sonnette::board::{Board, Reply, Request, ServerState};
 use sonnette_driver::Transport;
+use std::env::{self, VarError};
 use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -31,6 +35,25 @@ pub fn exit(name: &str, done: Result<(), Box<dyn Error + Send + Sync>>) -> ExitC
             let _ = writeln!(io::stderr(), "{name}: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The server that is meant by the argument `text` of a program with the options `O`. If it is none, the program ends with 2,
+/// says why and shows the usage, and does not repeat `text`, as clap would: there may be a password in it.
+#[must_use]
+pub fn server<O: CommandFactory, S: FromStr<Err = String>>(text: &str) -> S {
+    text.parse().unwrap_or_else(|wrong| O::command().error(ErrorKind::ValueValidation, wrong).exit())
+}
+
+/// The password in this environment variable, if there is one. The error of `std` would show it where it is no UTF-8.
+///
+/// # Errors
+/// It is no UTF-8.
+pub fn password(variable: &str) -> Result<Option<String>, String> {
+    match env::var(variable) {
+        Ok(password) => Ok(Some(password)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(format!("{variable}: the password is not UTF-8")),
     }
 }
 

@@ -17,13 +17,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nor is one that does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/PATH]`, of which user, password and path may be percent-encoded. (RFC 3986)
+/// `SCHEME://[USER@]HOST[:PORT][/PATH]`, of which user and path may be percent-encoded. (RFC 3986) One with a password is
+/// refused: the arguments of a program can be seen by others, and are kept in histories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in the line above")]
 pub struct Url {
     pub scheme: String,
     pub user: Option<String>,
-    pub password: Option<String>,
     pub host: String,
     pub port: Option<u16>,
     pub path: String,
@@ -43,11 +43,10 @@ impl FromStr for Url {
             Some((login, address)) => (Some(login), address),
             None => (None, authority),
         };
-        let (user, password) = match login.map(|login| login.split_once(':').ok_or(login)) {
-            None => (None, None),
-            Some(Ok((user, password))) => (Some(decode(user)?), Some(decode(password)?)),
-            Some(Err(user)) => (Some(decode(user)?), None),
-        };
+        if login.is_some_and(|login| login.contains(':')) {
+            return Err("there is a password in it, which others could see");
+        }
+        let user = login.map(decode).transpose()?;
         // The last colon, unless it is inside an IPv6 address.
         let (host, port) = match address.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
             Some((host, port)) => (host, Some(port.parse().map_err(|_| "the port is no number")?)),
@@ -57,7 +56,7 @@ impl FromStr for Url {
         if host.is_empty() {
             return Err("the host is missing");
         }
-        Ok(Url { scheme: scheme.into(), user, password, host: host.into(), port, path: decode(path)? })
+        Ok(Url { scheme: scheme.into(), user, host: host.into(), port, path: decode(path)? })
     }
 }
 
@@ -165,22 +164,30 @@ mod tests {
 
     #[test]
     fn urls() {
-        let url = |scheme: &str, login: (Option<&str>, Option<&str>), host: &str, port, path: &str| {
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            let (user, password) = (owned(login.0), owned(login.1));
-            Ok(Url { scheme: scheme.into(), user, password, host: host.into(), port, path: path.into() })
+        let url = |scheme: &str, user: Option<&str>, host: &str, port, path: &str| {
+            let user = user.map(str::to_owned);
+            Ok(Url { scheme: scheme.into(), user, host: host.into(), port, path: path.into() })
         };
-        let nobody = (None, None);
         for (text, expected) in [
-            ("redis://localhost", url("redis", nobody, "localhost", None, "")),
-            ("redis://[::1]/3", url("redis", nobody, "::1", None, "3")),
-            ("redis://[::1]:7", url("redis", nobody, "::1", Some(7), "")),
-            ("rediss://:p%40ss@host:7/0", url("rediss", (Some(""), Some("p@ss")), "host", Some(7), "0")),
-            ("rediss://user:a:b@host", url("rediss", (Some("user"), Some("a:b")), "host", None, "")),
-            ("imap://a%40b@host/Sent%20Items/x", url("imap", (Some("a@b"), None), "host", None, "Sent Items/x")),
-            ("imap://a@b@host", url("imap", (Some("a@b"), None), "host", None, "")),
+            ("redis://localhost", url("redis", None, "localhost", None, "")),
+            ("redis://[::1]/3", url("redis", None, "::1", None, "3")),
+            ("redis://[::1]:7", url("redis", None, "::1", Some(7), "")),
+            ("rediss://user@host:7/0", url("rediss", Some("user"), "host", Some(7), "0")),
+            ("imap://a%40b@host/Sent%20Items/x", url("imap", Some("a@b"), "host", None, "Sent Items/x")),
+            ("imap://a%3Ab@host", url("imap", Some("a:b"), "host", None, "")),
+            ("imap://a@b@host", url("imap", Some("a@b"), "host", None, "")),
         ] {
             assert_eq!(text.parse(), expected, "{text}");
+        }
+        for text in [
+            "redis://:hunter2@host",
+            "redis://a:hunter2@host:x",
+            "imap://a:hun@ter2@host",
+            "x://a:%ffhunter2@h",
+            "x://a:@h",
+        ] {
+            let wrong = text.parse::<Url>().unwrap_err();
+            assert!(wrong.contains("password") && !wrong.contains("ter2"), "{text}: {wrong}");
         }
         for text in
             ["", "host", "host:1", "redis://", "redis://:1", "redis://host:x", "redis://host:99999", "x://a%ff@h"]
