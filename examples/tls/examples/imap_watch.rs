@@ -306,7 +306,7 @@ fn ended(end: std::result::Result<(), impl Into<Stop<Status>>>) -> Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::panic, reason = "tests say what is wrong by panicking")]
+#[allow(clippy::panic, clippy::unwrap_used, reason = "tests say what is wrong by panicking")]
 mod tests {
     use super::{Server, Tls, mail};
     use sonnette::imap::{Data, Imap, Notification};

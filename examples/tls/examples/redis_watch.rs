@@ -136,6 +136,7 @@ fn ended(end: std::result::Result<(), impl Into<Stop<ServerError>>>) -> Result<(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests say what is wrong by panicking")]
 mod tests {
     use super::Server;
 

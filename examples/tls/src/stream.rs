@@ -159,6 +159,7 @@ impl Write for Stream {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests say what is wrong by panicking")]
 mod tests {
     use super::Url;
 
