@@ -453,6 +453,64 @@ fn a_mode_that_ends_takes_no_request_with_it() {
     assert_eq!(events(&mut state), Ok(expected));
 }
 
+// What is outstanding.
+
+#[test]
+fn answers_in_no_order_leave_the_others_as_they_were() {
+    const MOST: usize = 64;
+    let limits = Limits::new().with_pending(MOST);
+    let mut state = ClientState::with_limits(own().protocol().clone(), limits);
+    let (mut pending, mut seed) = (Vec::new(), 7_usize);
+    for round in 0..4_000 {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Now many more are asked than answered, now fewer; now the last ones are answered, now any.
+        let asks = (seed >> 16) % 16 < if round % 400 < 200 { 11 } else { 5 };
+        if asks {
+            match state.request("ask") {
+                Ok(id) => pending.push(id),
+                Err(Rejected { reason, .. }) => assert_eq!((reason, pending.len()), (Reason::TooManyPending, MOST)),
+            }
+            state.advance_output(usize::MAX);
+        } else if !pending.is_empty() {
+            let from = if round % 800 < 400 { 0 } else { pending.len() * 3 / 4 };
+            let id = pending.remove(from + (seed >> 20) % (pending.len() - from));
+            let reply = format!("reply {}", id.get());
+            state.receive(format!("{reply}\n").as_bytes());
+            assert_eq!(events(&mut state), Ok(vec![Event::Reply { id, reply }]));
+            assert!(!state.is_pending(id));
+        }
+        state.receive(b"nothing\n");
+        assert_eq!(events(&mut state), Ok(vec![]));
+        let shown: Vec<_> = pending.iter().map(|id| format!("Request {id}")).collect();
+        assert_eq!(
+            state.protocol().pending,
+            format!("Pending {{ inside: None, visible: [{}], .. }}", shown.join(", "))
+        );
+        assert!(pending.iter().all(|id| state.is_pending(*id)));
+        assert!(format!("{state:?}").contains(&format!("pending: {pending:?}")));
+    }
+    state.receive_eof();
+    let lost = pending.into_iter().map(|id| Event::Lost { id, sent: true }).chain([Event::Closed]);
+    assert_eq!(events(&mut state), Ok(lost.collect()));
+}
+
+#[test]
+fn what_is_answered_behind_one_that_is_not_takes_no_memory() {
+    let mut state = own();
+    state.request("the first").unwrap();
+    let mut ask = |times: usize| {
+        for _ in 0..times {
+            let ids = [(); 3].map(|()| state.request("another").unwrap().get());
+            state.advance_output(usize::MAX);
+            state.receive(format!("reply {}\nreply {}\nreply {}\n", ids[1], ids[0], ids[2]).as_bytes());
+            assert_eq!(events(&mut state).unwrap().len(), 3);
+        }
+    };
+    ask(100);
+    // The protocol remembers the last frame, and its number gets longer.
+    assert!(measure(|| ask(10_000)).bytes_current < 16);
+}
+
 // What waits to be written.
 
 /// A failing case is written to a file beside this one, and tried first from then on.
