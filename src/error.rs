@@ -18,7 +18,7 @@ pub enum Error {
     },
     /// A line exceeds [`Limits::line`](crate::Limits::line).
     LineTooLong(LineTooLong),
-    /// What one event needs exceeds [`Limits::answer`](crate::Limits::answer).
+    /// What is kept of answers that are not complete exceeds [`Limits::answer`](crate::Limits::answer).
     AnswerTooLong {
         /// The limit, in octets.
         limit: usize,
