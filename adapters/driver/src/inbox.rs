@@ -9,6 +9,12 @@ const EVENTS: usize = 1_024;
 /// What came while the caller waited for something else, in the order in which it came. What it takes to find an event of
 /// one kind does not depend on how many of another are kept.
 pub(crate) struct Inbox<P: Protocol> {
+    /// Nothing of it is there while nothing is kept, as at most times.
+    stored: Option<Box<Stored<P>>>,
+    pub(crate) limits: Backlog,
+}
+
+struct Stored<P: Protocol> {
     notifications: VecDeque<(u64, Kept<P::Notification>)>,
     /// All other events.
     others: BTreeMap<u64, Kept<Event<P>>>,
@@ -19,7 +25,6 @@ pub(crate) struct Inbox<P: Protocol> {
     /// How many events have been kept so far: each is known by its number.
     count: u64,
     octets: u64,
-    pub(crate) limits: Backlog,
 }
 
 struct Kept<T> {
@@ -45,33 +50,92 @@ impl Backlog {
 
 impl<P: Protocol> Inbox<P> {
     pub(crate) const fn new(limits: Backlog) -> Self {
-        Inbox {
-            notifications: VecDeque::new(),
-            others: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
-            left: Vec::new(),
-            count: 0,
-            octets: 0,
-            limits,
-        }
+        Inbox { stored: None, limits }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.notifications.len() + self.others.len()
+        self.stored.as_ref().map_or(0, |stored| stored.notifications.len() + stored.others.len())
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.notifications.is_empty() && self.others.is_empty()
+        self.stored.is_none() || self.len() == 0
     }
 
     /// Whether nothing more is to be kept, `spare` events aside that have places of their own.
     pub(crate) fn is_full(&self, spare: usize) -> bool {
-        self.len() >= self.limits.events.saturating_add(spare) || self.octets >= self.limits.octets
+        let octets = self.stored.as_ref().map_or(0, |stored| stored.octets);
+        self.len() >= self.limits.events.saturating_add(spare) || octets >= self.limits.octets
     }
 
     /// Keeps an event that was received as so many octets.
     pub(crate) fn push(&mut self, event: Event<P>, received: u64) {
+        let new = || {
+            Box::new(Stored {
+                notifications: VecDeque::new(),
+                others: BTreeMap::new(),
+                outcomes: BTreeMap::new(),
+                left: Vec::new(),
+                count: 0,
+                octets: 0,
+            })
+        };
+        self.stored.get_or_insert_with(new).push(event, received);
+    }
+
+    /// The oldest event.
+    pub(crate) fn pop(&mut self) -> Option<Event<P>> {
+        self.stored.as_mut()?.pop()
+    }
+
+    pub(crate) fn pop_notification(&mut self) -> Option<P::Notification> {
+        self.stored.as_mut()?.pop_notification()
+    }
+
+    /// The outcome of this request or enter.
+    pub(crate) fn outcome(&self, id: RequestId) -> Option<&Event<P>> {
+        let stored = self.stored.as_ref()?;
+        stored.others.get(stored.outcomes.get(&id)?).map(|kept| &kept.it)
+    }
+
+    pub(crate) fn take_outcome(&mut self, id: RequestId) -> Option<Event<P>> {
+        let stored = self.stored.as_mut()?;
+        let number = *stored.outcomes.get(&id)?;
+        stored.take(number)
+    }
+
+    /// The first end of the mode that was a refusal.
+    pub(crate) fn take_refused(&mut self) -> Option<P::Refusal> {
+        let stored = self.stored.as_mut()?;
+        let is_refused = |number: &&u64| {
+            let event = stored.others.get(number).map(|kept| &kept.it);
+            matches!(event, Some(Event::Left { refusal: Some(_), .. }))
+        };
+        let number = *stored.left.iter().find(is_refused)?;
+        match stored.take(number) {
+            Some(Event::Left { refusal, .. }) => refusal,
+            _ => None,
+        }
+    }
+
+    /// Forgets each end of the mode.
+    pub(crate) fn forget_left(&mut self) {
+        let Some(stored) = &mut self.stored else { return };
+        while let Some(&number) = stored.left.first() {
+            stored.take(number);
+        }
+    }
+
+    /// Gives back the memory of what was kept, if nothing is.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        if self.is_empty() {
+            self.stored = None;
+        }
+    }
+}
+
+impl<P: Protocol> Stored<P> {
+    fn push(&mut self, event: Event<P>, received: u64) {
         let number = self.count;
         self.count += 1;
         let octets = received.saturating_add(size_of::<Event<P>>() as u64);
@@ -90,8 +154,7 @@ impl<P: Protocol> Inbox<P> {
         }
     }
 
-    /// The oldest event.
-    pub(crate) fn pop(&mut self) -> Option<Event<P>> {
+    fn pop(&mut self) -> Option<Event<P>> {
         match (self.notifications.front(), self.others.first_key_value()) {
             (Some((notification, _)), Some((other, _))) if notification > other => self.take(*other),
             (None, Some((other, _))) => self.take(*other),
@@ -99,57 +162,22 @@ impl<P: Protocol> Inbox<P> {
         }
     }
 
-    pub(crate) fn pop_notification(&mut self) -> Option<P::Notification> {
+    fn pop_notification(&mut self) -> Option<P::Notification> {
         let (_, Kept { it, octets }) = self.notifications.pop_front()?;
         self.octets -= octets;
         Some(it)
     }
 
-    /// The outcome of this request or enter.
-    pub(crate) fn outcome(&self, id: RequestId) -> Option<&Event<P>> {
-        self.others.get(self.outcomes.get(&id)?).map(|kept| &kept.it)
-    }
-
-    pub(crate) fn take_outcome(&mut self, id: RequestId) -> Option<Event<P>> {
-        let number = *self.outcomes.get(&id)?;
-        self.take(number)
-    }
-
-    /// The first end of the mode that was a refusal.
-    pub(crate) fn take_refused(&mut self) -> Option<P::Refusal> {
-        let is_refused = |number: &&u64| {
-            let event = self.others.get(number).map(|kept| &kept.it);
-            matches!(event, Some(Event::Left { refusal: Some(_), .. }))
-        };
-        let number = *self.left.iter().find(is_refused)?;
-        match self.take(number) {
-            Some(Event::Left { refusal, .. }) => refusal,
-            _ => None,
-        }
-    }
-
-    /// Forgets each end of the mode.
-    pub(crate) fn forget_left(&mut self) {
-        while let Some(&number) = self.left.first() {
-            self.take(number);
-        }
-    }
-
     fn take(&mut self, number: u64) -> Option<Event<P>> {
         let Kept { it, octets } = self.others.remove(&number)?;
         self.octets -= octets;
-        self.left.retain(|left| *left != number);
+        if let Event::Left { .. } = it {
+            self.left.retain(|left| *left != number);
+        }
         if let Some(id) = outcome_of(&it) {
             self.outcomes.remove(&id);
         }
         Some(it)
-    }
-
-    /// Gives back the memory of what was kept, if nothing is.
-    pub(crate) fn shrink_to_fit(&mut self) {
-        if self.is_empty() {
-            (self.notifications, self.left) = (VecDeque::new(), Vec::new());
-        }
     }
 }
 
@@ -174,13 +202,19 @@ mod tests {
         Event::Notification(Notification::Random)
     }
 
+    fn assert_nothing_is_left(inbox: &Inbox<Board>) {
+        let stored = inbox.stored.as_ref().unwrap();
+        assert_eq!((stored.octets, stored.outcomes.len(), stored.left.len()), (0, 0, 0));
+        assert!(inbox.is_empty());
+    }
+
     #[test]
     fn events_come_out_in_the_order_in_which_they_went_in() {
         let mut inbox = inbox(10, 10_000);
         let events = [rung(), reply(2), rung(), left(1, None), reply(3)];
         events.iter().for_each(|event| inbox.push(event.clone(), 15));
         assert_eq!(std::iter::from_fn(|| inbox.pop()).collect::<Vec<_>>(), events);
-        assert_eq!((inbox.octets, inbox.outcomes.len(), inbox.left.len()), (0, 0, 0));
+        assert_nothing_is_left(&inbox);
     }
 
     #[test]
@@ -198,7 +232,7 @@ mod tests {
         assert_eq!(inbox.take_refused(), None);
         inbox.forget_left();
         assert_eq!((inbox.pop(), inbox.pop(), inbox.pop()), (Some(reply(2)), Some(reply(5)), None));
-        assert_eq!((inbox.octets, inbox.outcomes.len(), inbox.left.len()), (0, 0, 0));
+        assert_nothing_is_left(&inbox);
     }
 
     #[test]

@@ -25,8 +25,9 @@ struct Flood {
     /// Octets that a read finds, at most.
     most: usize,
     at: usize,
-    /// What is behind all that.
+    /// What is behind all that, from this time on.
     then: &'static [u8],
+    then_from: Duration,
     /// Whoever waits for a deadline is left waiting.
     waits: bool,
     /// Writes fail.
@@ -42,6 +43,7 @@ impl Flood {
             most: usize::MAX,
             at: 0,
             then: b"",
+            then_from: Duration::ZERO,
             waits: false,
             broken: false,
             written: 0,
@@ -52,7 +54,7 @@ impl Flood {
 impl Transport for Flood {
     fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8], _: Option<Duration>) -> Poll<io::Result<usize>> {
         if self.reads == 0 {
-            if self.then.is_empty() || self.at % PUSH.len() != 0 {
+            if self.then.is_empty() || self.now < self.then_from {
                 return Poll::Pending;
             }
             let octets = std::mem::take(&mut self.then);
@@ -126,7 +128,8 @@ fn timeouts(timeouts: Timeouts, flood: Flood) -> Driver<Board, Flood> {
     driver
 }
 
-const ENDLESS: usize = usize::MAX;
+/// Reads that take longer than any deadline here.
+const ENDLESS: usize = 3_000;
 
 /// A twentieth of the setting, or 20 milliseconds.
 fn in_time(now: Duration, setting: Duration) -> bool {
@@ -180,6 +183,15 @@ fn what_the_stream_still_holds_was_said_in_time() {
         driver.set_backlog_octets(usize::MAX);
         assert_eq!(run(driver.outcome(id)).0.unwrap(), Reply::Random(7), "behind {reads} reads");
     }
+}
+
+/// It arrives while the driver waits for the deadline, and is not late.
+#[test]
+fn what_arrived_by_the_deadline_is_read_before_it_is_judged() {
+    let setting = milliseconds(100);
+    let reply = Timeouts { reply: Some(setting), ..Timeouts::OFF };
+    let mut driver = timeouts(reply, Flood { then: b"7\r\n", then_from: setting, ..Flood::new(0) });
+    assert_eq!(run(driver.call(Request::Random)).0.unwrap(), Reply::Random(7));
 }
 
 #[test]

@@ -410,6 +410,8 @@ fn a_client_inside_a_stream_does_not_take_its_deadline() {
 
     let (address, _news) = server(Board::silent());
     let (silent, until_closed) = listen(|mut stream| {
+        // Longer than the deadline by far.
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut said = String::new();
         stream.read_to_string(&mut said).unwrap();
         said

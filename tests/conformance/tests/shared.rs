@@ -429,7 +429,11 @@ fn whoever_takes_and_calls_in_turn_is_not_stuck() {
                 assert!(full + answered == 20 && (octets > 10_000 || full > 0), "{full} {answered}");
             };
             let mut connection = pin!(connection);
-            work.or(async { panic!("{:?}", connection.as_mut().await) }).await;
+            let stuck = async {
+                async_io::Timer::after(std::time::Duration::from_secs(60)).await;
+                panic!("it waits for itself");
+            };
+            work.or(async { panic!("{:?}", connection.as_mut().await) }).or(stuck).await;
         });
     }
 }

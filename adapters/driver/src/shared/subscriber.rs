@@ -38,6 +38,9 @@ pub(super) enum Room {
     Exhausted,
 }
 
+/// What stays allocated for the next burst: as many notifications as are kept by default.
+const KEEP: usize = 1_024;
+
 /// The queues of all subscribers. Nobody waits for anything while it is locked.
 pub(super) struct Feed<N> {
     queues: Mutex<Queues<N>>,
@@ -211,7 +214,10 @@ impl<N> Subscriber<N> {
             }
             None if ended => Poll::Ready(None),
             None => {
-                queue.waiting.shrink_to_fit();
+                // The trace of a burst is given back.
+                if queue.waiting.capacity() > KEEP {
+                    queue.waiting = VecDeque::new();
+                }
                 match &mut queue.task {
                     Some(task) => task.clone_from(cx.waker()),
                     None => queue.task = Some(cx.waker().clone()),
