@@ -211,7 +211,8 @@ fn redis_pending(what: &str, pending: usize, rounds: usize) -> u64 {
     let mut state = ClientState::with_limits(Redis::new(), MANY);
     let minute = Duration::from_secs(60);
     if what == "silent" {
-        state.set_timeouts(Timeouts { silence: Some(minute), ..Timeouts::OFF });
+        let never = Some(Duration::from_secs(1 << 40));
+        state.set_timeouts(Timeouts { silence: Some(minute), reply: never, refresh: never });
     }
     let ask = |state: &mut ClientState<Redis>| {
         if rings {

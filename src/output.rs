@@ -30,6 +30,9 @@ const KEEP: usize = 16 * 1024;
 /// A ring takes some thirty octets; more was a batch, after which another one may follow.
 const BATCH: usize = 1024;
 
+/// So what a gate holds back seldom has to grow, and takes little more than the gate.
+const RING: usize = 64;
+
 /// What was put from `at` up to the next gate waits for a frame.
 #[derive(Clone)]
 pub(crate) struct Gate {
@@ -198,7 +201,7 @@ impl Output {
 
     /// What is put from here on waits for `opener`.
     pub(crate) fn close_gate(&mut self, opener: Opener, hides_from: RequestId) {
-        self.gates.push_back(Gate { opener, hides_from, at: self.end(), octets: Vec::new(), own: 0 });
+        self.gates.push_back(Gate { opener, hides_from, at: self.end(), octets: Vec::with_capacity(RING), own: 0 });
     }
 
     /// What the gates closed since the `mark` hold back is their own.
