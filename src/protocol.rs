@@ -348,7 +348,7 @@ pub(crate) fn length(digits: &[u8], rule: &'static str) -> Result<u64, Fault> {
 /// What a frame may be about: everything asked before it was received and not yet answered, in the order asked.
 ///
 /// An entry asked after the frame had arrived, or not yet sent because a gate holds it back, is not shown: an answer
-/// never precedes its question. Of an answer of many frames the first one decides.
+/// never precedes its question. Of a frame that comes in pieces the first one decides.
 pub struct Pending<'a, P: Protocol> {
     pub(crate) queue: &'a Queue<P::Subscription, P::Note>,
     pub(crate) visible: usize,
