@@ -86,17 +86,23 @@ pub struct LineDecoder {
 #[derive(Clone)]
 struct Input {
     growing: Vec<u8>,
-    /// If `growing` is empty, what was in it: values share it, and what is unread must not keep it alive for long. Else a
-    /// block, or nothing: a copy of `growing[from..]` as far as it goes.
+    /// A block, or nothing: a copy of `growing[from..]` as far as it goes. Or, frozen, what was in `growing`: values share it,
+    /// and what is unread must not keep it alive for long.
     shared: Bytes,
     from: usize,
-    /// Shorter values would keep too much alive with `shared`.
+    /// Shorter values would keep too much alive with what is frozen. 0 if nothing is.
     least: usize,
 }
 
 impl Input {
     const fn new(growing: Vec<u8>) -> Self {
         Input { growing, shared: Bytes::new(), from: 0, least: 0 }
+    }
+
+    /// Whether the input is in `shared`, not in `growing`.
+    #[inline(always)]
+    fn is_frozen(&self) -> bool {
+        self.least > 0
     }
 
     /// Whether this part can be cut from what is shared.
@@ -109,7 +115,7 @@ impl Input {
     #[cold]
     fn share(&mut self, range: ops::Range<usize>, head: usize) -> Option<Bytes> {
         let least = self.growing.capacity().div_ceil(MOST_KEPT);
-        let (shared, from, least) = if self.growing.is_empty() {
+        let (shared, from, least) = if self.is_frozen() {
             return Some(Bytes::copy_from_slice(&self.shared[range]));
         } else if range.len() >= least {
             (mem::take(&mut self.growing).into(), 0, least)
@@ -129,7 +135,7 @@ impl ops::Deref for Input {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        if self.growing.is_empty() { &self.shared } else { &self.growing }
+        if self.is_frozen() { &self.shared } else { &self.growing }
     }
 }
 
@@ -172,8 +178,8 @@ impl LineDecoder {
         if self.failed {
             return;
         }
-        if !self.input.shared.is_empty() {
-            self.leave_shared(bytes.len());
+        if self.input.is_frozen() {
+            self.begin_anew(bytes.len());
         }
         let buffer = &mut self.input.growing;
         // Moving the rest to the front only where it is the smaller part keeps the total work linear.
@@ -185,15 +191,13 @@ impl LineDecoder {
         buffer.extend_from_slice(bytes);
     }
 
-    /// If values keep alive what was received before, what is left of it goes to a buffer of its own, with room for `more`.
+    /// Values keep alive what was received before: what is unread of it goes to a buffer of its own, with room for `more`.
     #[cold]
-    fn leave_shared(&mut self, more: usize) {
-        if self.input.growing.is_empty() {
-            let unread = self.unread();
-            let mut buffer = Vec::with_capacity(unread.len() + more);
-            buffer.extend_from_slice(unread);
-            self.replace(buffer);
-        }
+    fn begin_anew(&mut self, more: usize) {
+        let unread = self.unread();
+        let mut buffer = Vec::with_capacity(unread.len() + more);
+        buffer.extend_from_slice(unread);
+        self.replace(buffer);
     }
 
     /// The next whole line, without its terminator, or `None` until more is pushed.
@@ -269,6 +273,7 @@ impl LineDecoder {
             self.head = 0;
             self.input.growing.clear();
             self.input.shared = Bytes::new();
+            self.input.least = 0;
         }
     }
 
@@ -335,7 +340,7 @@ impl LineDecoder {
 
     #[cold]
     fn shrink_input(&mut self, is_too_large: bool) {
-        if is_too_large || self.input.growing.is_empty() {
+        if is_too_large || self.input.is_frozen() {
             self.replace(self.unread().to_vec());
         } else {
             self.input.shared = Bytes::new();

@@ -13,7 +13,9 @@
 //! The race at the way out: messages cross the `UNSUBSCRIBE`. They arrive before its first confirmation, and are told.
 //! What was asked behind it is answered behind its last one. How many there are is known from what is held when the first is
 //! read, not from the count in it, which sums channels and patterns. An answer to a request may have the very form of a
-//! message (`LRANGE` of a list that holds `message`, ...): what has been read decides, never what was sent.
+//! message (`LRANGE` of a list that holds `message`, ...): what has been read decides, never what was sent. While anything is
+//! subscribed to, what begins with `message` or `pmessage` is a push and no answer, whatever follows it
+//! ([`Notification::Other`]).
 //!
 //! # In the mode
 //! Redis answers few requests there: more `SUBSCRIBE` and `PSUBSCRIBE`, `UNSUBSCRIBE` and `PUNSUBSCRIBE`, `PING`, `RESET` and
@@ -80,10 +82,16 @@ pub struct Redis {
 
 /// How the message before began, up to its payload, and its channel: most often they are those of the next one too. Nothing
 /// but speed depends on it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Recent {
     begin: Vec<u8>,
     channel: Bytes,
+}
+
+impl fmt::Debug for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.channel.fmt(f)
+    }
 }
 
 impl PartialEq for Recent {
@@ -490,10 +498,11 @@ impl Protocol for Redis {
             return None;
         }
         let Recent { begin, channel } = &self.recent;
-        if begin.is_empty() || !input.starts_with(begin) {
+        let arrived = &**input;
+        if begin.is_empty() || !arrived.starts_with(begin) {
             return self.known_message(input);
         }
-        let payload = bulk(input, begin.len())?;
+        let payload = bulk(arrived, begin.len())?;
         input.truncate(payload.end + END.len());
         Some(Notification::Message { channel: channel.clone(), payload: input.share(payload) })
     }
