@@ -365,14 +365,14 @@ impl Redis {
     }
 }
 
-/// The first word decides. Another client can have the server push what else is not as in a message (`CLIENT TRACKING`),
-/// and an answer is never like that in the mode.
+/// The first word decides: another client can have the server push values of another shape (`CLIENT TRACKING ON REDIRECT`),
+/// and no answer begins like that in the mode.
 fn is_push(items: &[Value]) -> bool {
     matches!(items.first(), Some(Value::Bulk(kind)) if kind == "message" || kind == "pmessage")
 }
 
-/// At most: a pattern, a channel, a payload and what it is. So few are not counted, since they are not where a message is
-/// known at sight.
+/// At most: what it is, a pattern, a channel and a payload. An outermost array has so many values uncounted, as a message has
+/// that is known at sight: how large it may be must not depend on how it comes.
 const VALUES_OF_A_MESSAGE: usize = 4;
 
 const END: &[u8] = b"\r\n";
@@ -493,7 +493,7 @@ impl Protocol for Redis {
     /// Messages that have arrived whole.
     #[inline(always)]
     fn known_push(&mut self, input: &mut Frame<'_>) -> Option<Notification> {
-        // In MONITOR's mode nothing is one.
+        // While MONITOR is on nothing is one.
         if !self.is_subscribed() {
             return None;
         }
