@@ -442,13 +442,10 @@ impl<P: Protocol> ClientState<P> {
     }
 
     fn room_for_entries(&self, entries: usize, reserved: usize) -> Result<(), Reason> {
-        if entries > self.limits.pending {
-            Err(Reason::TooLarge)
-        } else if self.queue.len() + reserved + entries > self.limits.pending {
-            Err(Reason::TooManyPending)
-        } else {
-            Ok(())
+        if self.queue.len() + reserved + entries <= self.limits.pending {
+            return Ok(());
         }
+        Err(if entries > self.limits.pending { Reason::TooLarge } else { Reason::TooManyPending })
     }
 
     #[inline]
@@ -468,13 +465,12 @@ impl<P: Protocol> ClientState<P> {
 
     /// Takes back what was put since the `mark` if with it and what is `reserved` the output would be too large.
     fn room_for_octets(&mut self, mark: Mark, reserved: usize) -> Result<(), Reason> {
-        let reason = if self.output.octets_since(mark) + reserved > self.limits.output {
-            Reason::TooLarge
-        } else if self.output.waiting() + reserved > self.limits.output {
-            Reason::OutputFull
-        } else {
+        // What was put is a part of what waits.
+        if self.output.waiting() + reserved <= self.limits.output {
             return Ok(());
-        };
+        }
+        let alone = self.output.octets_since(mark) + reserved;
+        let reason = if alone > self.limits.output { Reason::TooLarge } else { Reason::OutputFull };
         self.output.back_to(mark);
         Err(reason)
     }
@@ -600,7 +596,7 @@ impl<P: Protocol> ClientState<P> {
     fn known_answer(&mut self) -> Option<Event<P>> {
         let Entry { id, what: What::Request(note), received_before, .. } = self.queue.front()? else { return None };
         // The answer to a request whose rest waits behind a gate has more to do.
-        if self.inside.is_some() || self.output.first_gate().is_some() || !self.is_at_begin() || self.begun.is_some() {
+        if self.inside.is_some() || self.output.has_gates() || !self.is_at_begin() || self.begun.is_some() {
             return None;
         }
         let unread = self.lines.unread();
