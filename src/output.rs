@@ -212,13 +212,13 @@ impl Output {
         }
     }
 
-    #[inline]
     /// Whether anything is held back.
     #[inline]
     pub(crate) fn has_gates(&self) -> bool {
         !self.gates.is_empty()
     }
 
+    #[inline]
     pub(crate) fn first_gate(&self) -> Option<&Gate> {
         self.gates.front()
     }

@@ -2,7 +2,7 @@
 
 use crate::Line;
 use socket2::SockRef;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -32,7 +32,10 @@ fn speak(mut stream: TcpStream, script: &[Line]) {
             }
         }
     }
-    stream.shutdown(Shutdown::Write).unwrap();
+    // A client that has ended the connection itself may be gone.
+    if let Err(error) = stream.shutdown(Shutdown::Write) {
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    }
     // What the client says after it, until it closes or is gone.
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
