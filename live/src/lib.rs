@@ -22,8 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Server {
     process: Child,
+    /// Starts it again.
+    command: Command,
+    ready: Ready,
     directory: TempDir,
     pub address: SocketAddr,
+}
+
+/// It is ready when it answers this question in a way that begins so.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    question: &'static [u8],
+    answer: &'static [u8],
 }
 
 impl Server {
@@ -133,6 +143,12 @@ impl Server {
         })
     }
 
+    /// Its scratch directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Its Unix socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -141,24 +157,38 @@ impl Server {
 
     /// Starts it on a free port, and waits until it answers `question` in a way that begins so. Another process may take
     /// the port meanwhile: then it is started again.
-    fn start(question: &[u8], answer: &[u8], mut command: impl FnMut(&Path, u16) -> Command) -> Server {
+    fn start(question: &'static [u8], answer: &'static [u8], mut command: impl FnMut(&Path, u16) -> Command) -> Server {
         for _ in 0..5 {
             let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
             let output = File::create(directory.path().join("output")).unwrap();
             let mut command = command(directory.path(), port);
-            let process = command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn();
-            let process =
-                process.unwrap_or_else(|error| panic!("{:?} is not installed: {error}", command.get_program()));
+            command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+            let process = spawn(&mut command);
             let address = (Ipv4Addr::LOCALHOST, port).into();
-            let mut server = Server { process, directory, address };
-            if server.answers(question, answer) {
+            let mut server = Server { process, command, ready: Ready { question, answer }, directory, address };
+            if server.answers() {
                 return server;
             }
         }
         panic!("no server starts");
     }
 
-    fn answers(&mut self, question: &[u8], answer: &[u8]) -> bool {
+    /// Starts it again where it was, once it has ended: at the same address, with what it has on the disk.
+    pub fn restart(&mut self) {
+        let began = Instant::now();
+        loop {
+            assert!(self.process.try_wait().unwrap().is_some(), "it is still running");
+            self.process = spawn(&mut self.command);
+            if self.answers() {
+                return;
+            }
+            // The other processes of one that was killed may hold its address for a moment.
+            assert!(began.elapsed() < PATIENCE, "{}", self.output());
+        }
+    }
+
+    fn answers(&mut self) -> bool {
+        let Ready { question, answer } = self.ready;
         let began = Instant::now();
         while self.process.try_wait().unwrap().is_none() {
             if let Ok(mut stream) = TcpStream::connect(self.address) {
@@ -190,10 +220,27 @@ impl Server {
         self.signal(Signal::KILL).unwrap();
     }
 
-    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+    /// Has all its processes stand still. Sockets take what is sent to them all the same.
+    pub fn freeze(&self) {
+        self.send(Signal::STOP).unwrap();
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        self.send(Signal::CONT).unwrap();
+    }
+
+    /// Sends a signal to all its processes; whether they are a group of their own.
+    fn send(&self, signal: Signal) -> io::Result<bool> {
         let id = Pid::from_child(&self.process);
         let has_group = getpgid(Some(id))? == id;
         if has_group { kill_process_group(id, signal) } else { kill_process(id, signal) }?;
+        Ok(has_group)
+    }
+
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        let id = Pid::from_child(&self.process);
+        let has_group = self.send(signal)?;
         self.process.wait()?;
         let began = Instant::now();
         // What is killed needs no time to end, only to be forgotten by the system.
@@ -217,6 +264,10 @@ impl Drop for Server {
             eprintln!("the server said:\n{}", self.output());
         }
     }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|error| panic!("{:?} is not installed: {error}", command.get_program()))
 }
 
 /// One that fits no quotes.
@@ -286,6 +337,37 @@ pub struct Maildir {
 }
 
 impl Maildir {
+    /// A mailbox of this name beside the inbox, made if it is not there.
+    #[must_use]
+    pub fn mailbox(&self, name: &str) -> Maildir {
+        let path = self.path.join(format!(".{name}"));
+        for part in ["", "cur", "new", "tmp"] {
+            let part = path.join(part);
+            fs::create_dir_all(&part).unwrap();
+            chown(part, Some(self.owner.0), Some(self.owner.1)).unwrap();
+        }
+        Maildir { path, owner: self.owner }
+    }
+
+    /// The names of the mailboxes beside the inbox.
+    #[must_use]
+    pub fn mailboxes(&self) -> Vec<String> {
+        let names = fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter_map(|name| Some(name.strip_prefix('.')?.to_owned())).collect()
+    }
+
+    /// Removes a mailbox, whatever is in it, also while the server still makes it.
+    pub fn remove(&self, name: &str) {
+        let (path, began) = (self.path.join(format!(".{name}")), Instant::now());
+        while let Err(error) = fs::remove_dir_all(&path) {
+            match error.kind() {
+                ErrorKind::NotFound => return,
+                ErrorKind::DirectoryNotEmpty if began.elapsed() < PATIENCE => {}
+                _ => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+
     /// Delivers a message: it appears as a whole.
     pub fn deliver(&self, message: &str) {
         let name = self.write("tmp", "", message);
