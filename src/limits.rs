@@ -20,8 +20,8 @@ pub struct Limits {
     ///
     /// 16,384: what Twisted's `LineReceiver` allows, which the servers of the notice board are written with.
     pub line: usize,
-    /// Octets of unfinished frames and groups that are kept for one event, checked when a length is announced. More is
-    /// [`Error::AnswerTooLong`](crate::Error::AnswerTooLong).
+    /// Octets of an unfinished frame, and of the parts that are kept of unfinished answers, all together; checked when a
+    /// length is announced. More is [`Error::AnswerTooLong`](crate::Error::AnswerTooLong).
     ///
     /// What is allocated for them may be three times as much: a buffer that grows has room for twice what is in it, and is
     /// there beside the one before until it is filled; a literal of IMAP is copied out of it. For values of Redis it is what
@@ -32,7 +32,10 @@ pub struct Limits {
     /// Requests and changes of mode that are asked and not answered; an enter counts twice, since it reserves the
     /// place of its leave. More is [`Reason::TooManyPending`](crate::Reason::TooManyPending).
     ///
-    /// 1,024: far more than are ever on their way at once, and the notice board's queue stays below 64 KiB.
+    /// What is answered before others that were asked earlier leaves its place behind until half of the places are such, so
+    /// there may be twice as many places.
+    ///
+    /// 1,024: far more than are ever on their way at once, and what the notice board has pending takes 64 KiB.
     pub pending: usize,
     /// Octets that wait to be written, with what gates hold back. More is
     /// [`Reason::OutputFull`](crate::Reason::OutputFull).

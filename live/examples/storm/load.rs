@@ -110,6 +110,11 @@ impl Log {
 }
 
 impl Script {
+    /// Whether the subscriber of a shared connection may miss something, and must be told how much: in each other round.
+    fn is_lossy(&self) -> bool {
+        self.round % 2 == 1
+    }
+
     /// The request of this number: its token, and what it is. Most change something.
     fn request<P: Spoken>(&self, number: usize) -> (String, Kind, P::Request) {
         let token = token(self.round, number);
@@ -380,7 +385,7 @@ pub(crate) fn together<P: Spoken, R: Sharing>(script: &Script, signals: &Sender<
         }
         let (handle, connection) = R::share(client);
         // What it has kept until now is told as soon as it is driven.
-        let subscriber = handle.subscribe();
+        let subscriber = if script.is_lossy() { handle.subscribe_lossy() } else { handle.subscribe() };
         let driven = R::spawn(async move { (connection.await, Instant::now()) });
         let mut log = ask_together::<P, R>(&handle, subscriber, script, signals).await;
         drop(handle);
@@ -479,7 +484,7 @@ async fn listen<P: Spoken>(handle: Handle<P>, mut subscriber: Subscriber<P::Noti
     while !log.has_heard_all(script.notifications) {
         let notification = match subscriber.next().await {
             Some(Rung::Notification(notification)) => notification,
-            Some(Rung::Missed(more)) => {
+            Some(Rung::Missed(more)) if script.is_lossy() => {
                 missed += more;
                 log.counted += usize::try_from(more).unwrap();
                 continue;

@@ -5,6 +5,7 @@ use futures_lite::StreamExt;
 use futures_lite::future::zip;
 use socket2::SockRef;
 use sonnette::board::{Board, Notification, Refusal, Reply, Request};
+use sonnette::mpd::Mpd;
 use sonnette::{Error as Violation, Event, Timeouts};
 use sonnette_driver::{AsyncHandler, Connect, Connection, Driver, End, Error, Handle, Transport, board};
 use sonnette_std::server::Server;
@@ -115,6 +116,16 @@ async fn talk<T: Transport + Send>(client: &mut Driver<Board, T>) {
         }
     }
     assert!(client.notifications().next().await.unwrap().is_err());
+}
+
+/// A client waits neither for ever to be greeted; a machine by itself does.
+#[test]
+fn a_server_has_ten_seconds_to_greet_by_default() {
+    let next = |mut state: sonnette::ClientState<Mpd>| state.poll_timeout(Duration::ZERO);
+    assert_eq!(next(Connect::new().state(Mpd::new())), Some(Duration::from_secs(10)));
+    assert_eq!(next(Connect::default().state(Mpd::new())), Some(Duration::from_secs(10)));
+    assert_eq!(next(Connect::new().greeting_timeout(None).state(Mpd::new())), None);
+    assert_eq!(next(sonnette::ClientState::new(Mpd::new())), None);
 }
 
 /// A server that says nothing is given up, and the timer is what ends the wait: how often it was polled until then.
