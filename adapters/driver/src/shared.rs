@@ -176,7 +176,7 @@ impl<P: Protocol> Handle<P> {
     /// itself it is entered again, if the protocol lets it ([`Protocol::REENTERS`]).
     ///
     /// # Errors
-    /// As [`call`](Self::call); [`Reason::NotAllowed`] where it was entered already.
+    /// As [`call`](Self::call); [`Reason::NotAllowed`](sonnette::Reason::NotAllowed) where it was entered already.
     pub async fn enter(&self, subscription: P::Subscription) -> Result<RequestId, P> {
         match self.ask(Ask::Enter(subscription)).await? {
             Answer::Entered(id) => Ok(id),

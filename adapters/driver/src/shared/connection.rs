@@ -14,7 +14,7 @@ use std::thread;
 /// whenever it can seldom stops the connection.
 const TURN: usize = 512;
 
-/// The task of a connection that many share: a future that ends with it, or once the last [`Handle`] is dropped.
+/// The task of a connection that many share: a future that ends with it, or once the last [`Handle`](crate::Handle) is dropped.
 ///
 /// Its output is how the connection ended, `Ok` if that was for want of handles. When it is dropped before, calls that wait
 /// fail with [`Error::Lost`], and later ones with [`Error::Ended`].
