@@ -11,6 +11,7 @@
 //! (requests of Redis in the mode), `rings` (its mode is left and entered again around a request), `silent` (likewise
 //! `in-mode`, and the server is silent for too long before each answer), `by-tag` (requests of IMAP, answered in no order),
 //! `refused` (literals of IMAP, of which none may be sent) and `challenged` (logins, challenged once and refused).
+//! `kept` are a thousand notifications in each round, told by a client that keeps CHUNK answers which nobody has taken.
 //!
 //! What an octet or a round costs is the difference of two runs, so that start, exit and the making of the block do not
 //! count.
@@ -21,6 +22,7 @@ use sonnette::imap::{self, Imap, Responder};
 use sonnette::redis::{self, Redis, Subscription, Value};
 use sonnette::{ClientState, Event, Invalid, Limits, LineDecoder, Protocol, RequestId, Terminator, Timeouts};
 use std::hint::black_box;
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 const BLOCK: usize = 64 * 1024;
@@ -300,12 +302,52 @@ fn imap_pending(what: &str, pending: usize, rounds: usize) -> u64 {
     seen as u64
 }
 
+/// Says `next`, and then for ever that there are new numbers.
+struct Rings {
+    next: Vec<u8>,
+    rings: Vec<u8>,
+}
+
+impl Read for Rings {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let said = if self.next.is_empty() { &self.rings } else { &self.next };
+        let octets = said.len().min(buffer.len());
+        buffer[..octets].copy_from_slice(&said[..octets]);
+        self.next.drain(..octets.min(self.next.len()));
+        Ok(octets)
+    }
+}
+
+impl Write for Rings {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Notifications, a thousand in each round, of a client that keeps so many answers which nobody has taken.
+fn kept(answers: usize, rounds: usize) -> u64 {
+    let limits = Limits::new().with_pending(answers + 2).with_output(16 * answers + 64);
+    let stream = Rings { next: b"7\r\n".repeat(answers), rings: b"notif: random\r\n".repeat(4_000) };
+    let mut client = sonnette_std::Client::with_state(ClientState::with_limits(Board::silent(), limits), stream);
+    client.set_backlog(usize::MAX);
+    client.set_backlog_octets(usize::MAX);
+    for _ in 0..answers {
+        client.start(Request::Random).unwrap();
+    }
+    client.enter(()).unwrap();
+    (0..1_000 * rounds).filter(|_| client.next_notification().unwrap().is_some()).count() as u64
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse().ok());
     let (Some(what), Some(chunk), Some(rounds)) = (arguments.first(), number(1), number(2)) else {
         eprintln!(
-            "usage: instructions state|timed|requests|reference|lines|messages|copies|value|in-mode|rings|silent|by-tag|refused|challenged CHUNK ROUNDS [LENGTH]; see .ci/instructions"
+            "usage: instructions state|timed|requests|reference|lines|messages|copies|value|in-mode|rings|silent|by-tag|refused|challenged|kept CHUNK ROUNDS [LENGTH]; see .ci/instructions"
         );
         return;
     };
@@ -318,6 +360,7 @@ fn main() {
         "messages" => messages(chunk, rounds, number(3).unwrap()),
         "in-mode" | "rings" | "silent" => redis_pending(what, chunk, rounds),
         "by-tag" | "refused" | "challenged" => imap_pending(what, chunk, rounds),
+        "kept" => kept(chunk, rounds),
         "value" => value(chunk, rounds, number(3).unwrap()),
         _ => lines(chunk, rounds, number(3).unwrap()),
     });
