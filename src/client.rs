@@ -543,8 +543,8 @@ impl<P: Protocol> ClientState<P> {
     /// The connection is over: see [`Error`].
     #[inline]
     pub fn poll_event(&mut self) -> Result<Option<Event<P>>, Error> {
-        match self.known_notification() {
-            Some(event) => Ok(Some(event)),
+        match self.poll_known_notification() {
+            Some(notification) => Ok(Some(Event::Notification(notification))),
             None => self.poll_other(),
         }
     }
@@ -569,12 +569,18 @@ impl<P: Protocol> ClientState<P> {
     #[doc(hidden)]
     #[inline(always)]
     pub fn poll_known(&mut self) -> Option<Event<P>> {
-        if self.queue.is_empty() { self.known_notification() } else { self.known_answer() }
+        if self.queue.is_empty() {
+            self.poll_known_notification().map(Event::Notification)
+        } else {
+            self.known_answer()
+        }
     }
 
-    /// What is known whole needs no search for its end. A limit that it might exceed is the general way's to judge.
+    /// Likewise a notification. What is known whole needs no search for its end. A limit that it might exceed is the general
+    /// way's to judge.
+    #[doc(hidden)]
     #[inline(always)]
-    fn known_notification(&mut self) -> Option<Event<P>> {
+    pub fn poll_known_notification(&mut self) -> Option<P::Notification> {
         if self.inside.is_none() || !self.queue.is_empty() || !self.is_at_begin() {
             return None;
         }
@@ -583,12 +589,12 @@ impl<P: Protocol> ClientState<P> {
                 return None;
             }
             self.lines.skip(octets);
-            return Some(Event::Notification(notification));
+            return Some(notification);
         }
         let mut frame = self.lines.arrived(self.limits.line.min(self.limits.answer));
         let notification = self.protocol.known_push(&mut frame)?;
         frame.skip();
-        Some(Event::Notification(notification))
+        Some(notification)
     }
 
     /// Likewise the answer that comes first, where nothing else can.

@@ -152,10 +152,10 @@ fn main() -> Result<()> {
             }),
             subject("tokio", 0.38, || tokio.block_on(notifications(&mut on_tokio))),
             subject("smol", 0.38, || async_io::block_on(notifications(&mut on_smol))),
-            subject("tokio, subscriber", 0.12, || tokio.block_on(rung(&mut rung_on_one))),
-            subject("the same, 2 workers", 0.12, || two.block_on(rung(&mut rung_on_two))),
-            subject("the same, 4 workers", 0.12, || four.block_on(rung(&mut rung_on_four))),
-            subject("smol, subscriber", 0.12, || async_io::block_on(executor.run(rung(&mut rung_on_smol)))),
+            subject("tokio, subscriber", 0.07, || tokio.block_on(rung(&mut rung_on_one))),
+            subject("the same, 2 workers", 0.07, || two.block_on(rung(&mut rung_on_two))),
+            subject("the same, 4 workers", 0.07, || four.block_on(rung(&mut rung_on_four))),
+            subject("smol, subscriber", 0.07, || async_io::block_on(executor.run(rung(&mut rung_on_smol)))),
         ],
     )
 }

@@ -36,7 +36,7 @@ pub struct Driver<P: Protocol, T> {
     state: ClientState<P>,
     transport: T,
     kept: Inbox<P>,
-    /// What had been decoded before the event that was told last.
+    /// What had been decoded before the events that are counted.
     decoded_before: u64,
     /// The request that `call` waits for, or waited for when it was given up.
     called: Option<RequestId>,
@@ -488,10 +488,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     #[inline]
     pub fn poll_next_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
         if self.entering.is_none() && self.left.is_none() {
-            match self.poll_known() {
-                Some(Event::Notification(notification)) => return Poll::Ready(Ok(Some(notification))),
-                Some(event) => self.keep(event, &mut None),
-                None => {}
+            if let (true, Some(notification)) = (self.is_direct(), self.state.poll_known_notification()) {
+                return Poll::Ready(Ok(Some(notification)));
             }
         }
         self.poll_notification(cx)
@@ -641,7 +639,12 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
         }
     }
 
-    /// As how many octets the event was received that was decoded last.
+    /// The events that are decoded from here on are counted.
+    pub(crate) fn count_octets(&mut self) {
+        self.decoded_before = self.state.octets_read();
+    }
+
+    /// As how many octets they were received.
     pub(crate) fn octets(&self) -> u64 {
         self.state.octets_read() - self.decoded_before
     }
@@ -722,18 +725,20 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     /// without a detour.
     #[inline]
     pub(crate) fn poll_known(&mut self) -> Option<Event<P>> {
-        if !self.kept.is_empty() || !self.given_up.is_empty() {
-            return None;
-        }
-        self.decoded_before = self.state.octets_read();
-        self.state.poll_known()
+        if self.is_direct() { self.state.poll_known() } else { None }
+    }
+
+    /// Whether each event goes to the caller as it is: nothing is kept, and nothing given up.
+    #[inline]
+    fn is_direct(&self) -> bool {
+        self.kept.is_empty() && self.given_up.is_empty()
     }
 
     /// The next event that was already received, and that somebody may want.
     fn decode(&mut self) -> Option<Event<P>> {
         loop {
             let leaving = self.state.asked_mode() == Mode::Leaving;
-            self.decoded_before = self.state.octets_read();
+            self.count_octets();
             let event = match self.state.poll_event() {
                 Ok(event) => event?,
                 Err(error) => {

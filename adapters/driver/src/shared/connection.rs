@@ -134,6 +134,7 @@ where
                     self.on_event(event);
                 }
             }
+            self.driver.count_octets();
             match self.driver.poll_next_event(cx) {
                 Poll::Ready(Ok(event)) => self.on_event(event),
                 Poll::Ready(Err(error)) => {
