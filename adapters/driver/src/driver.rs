@@ -57,6 +57,8 @@ pub struct Driver<P: Protocol, T> {
     turn: u32,
     /// When the deadline that comes next was seen to have passed.
     overdue_since: Option<Duration>,
+    /// When nothing was found to read after a write had failed.
+    failed_since: Option<Duration>,
     failed: Option<Arc<io::Error>>,
     end: Option<End>,
     /// The caller has been told `Closed`.
@@ -85,6 +87,7 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
             unflushed: false,
             turn: TURN,
             overdue_since: None,
+            failed_since: None,
             failed: None,
             end: None,
             told: false,
@@ -887,7 +890,8 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
                 self.shrink_to_fit();
                 if self.failed.is_some() {
                     // Whoever cannot be written to says nothing more, beyond what has arrived.
-                    ready!(self.transport.poll_deadline(cx, now));
+                    let since = *self.failed_since.get_or_insert(now);
+                    ready!(self.transport.poll_deadline(cx, since));
                     self.state.receive_eof();
                     return Poll::Ready(Ok(()));
                 }

@@ -7,18 +7,20 @@ use sonnette::board::{Board, Notification, Refusal, Reply, Request};
 use sonnette::imap::{self, Imap};
 use sonnette::mpd::{self, Mpd, Subsystem};
 use sonnette::redis::{self, Redis, Subscription};
-use sonnette::{ClientState, Limits, Mode, Reason, RequestId};
+use sonnette::{ClientState, Limits, Mode, Reason, RequestId, Timeouts};
 use sonnette_conformance::scripted::{MANNERS, Manner, Polled, Scripted};
 use sonnette_conformance::{Line, Spoken, script};
 use sonnette_driver::{Connection, Driver, End, Error, Handle, Rung, Subscriber, Transport};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
+use tokio::io::ReadBuf;
 
 type Io = sonnette_smol::Io<Polled>;
 
@@ -430,7 +432,7 @@ fn whoever_takes_and_calls_in_turn_is_not_stuck() {
             };
             let mut connection = pin!(connection);
             let stuck = async {
-                async_io::Timer::after(std::time::Duration::from_secs(60)).await;
+                async_io::Timer::after(Duration::from_secs(60)).await;
                 panic!("it waits for itself");
             };
             work.or(async { panic!("{:?}", connection.as_mut().await) }).or(stuck).await;
@@ -806,32 +808,65 @@ fn a_protocol_that_panics_takes_nothing_else_with_it() {
 struct Broken;
 
 impl futures_io::AsyncRead for Broken {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
         Poll::Pending
     }
 }
 
 impl futures_io::AsyncWrite for Broken {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
-        Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()))
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl tokio::io::AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
 #[test]
 fn a_write_that_fails_is_told_though_the_server_is_silent() {
-    let (handle, connection) = sonnette_smol::Client::new(Board::silent(), Broken).share();
-    let work = async { handle.call(Request::Random).await };
-    let (ended, answer) = async_io::block_on(future::zip(connection, work));
-    assert!(matches!(ended, Err(End::Io(_))), "{ended:?}");
-    assert!(matches!(answer, Err(Error::Lost { sent: false, end: End::Io(_) })), "{answer:?}");
+    async fn told<T: Transport>((handle, connection): (Handle<Board>, Connection<Board, T>)) {
+        let work = async { handle.call(Request::Random).await };
+        let (ended, answer) = future::zip(connection, work).await;
+        assert!(matches!(ended, Err(End::Io(_))), "{ended:?}");
+        assert!(matches!(answer, Err(Error::Lost { sent: false, end: End::Io(_) })), "{answer:?}");
+    }
+    let with_deadline = |timeouts: Timeouts| {
+        let mut state = ClientState::new(Board::silent());
+        state.set_timeouts(timeouts);
+        state
+    };
+    for timeouts in [Timeouts::OFF, Timeouts { silence: Some(Duration::from_secs(3600)), ..Timeouts::OFF }] {
+        async_io::block_on(told(sonnette_smol::Client::with_state(with_deadline(timeouts), Broken).share()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            told(sonnette_tokio::Client::with_state(with_deadline(timeouts), Broken).share()).await;
+        });
+    }
 }
 
 #[test]
