@@ -605,7 +605,7 @@ fn calls_in_the_mode_go_into_one_ring() {
     ));
     for manner in MANNERS {
         let mut client = sonnette_smol::Client::new(Imap::new(), Polled(Scripted::patient(&script, manner)));
-        client.set_timeouts(sonnette::Timeouts::OFF);
+        client.set_timeouts(Timeouts::OFF);
         let (handle, connection) = client.share();
         let (ended, ()) = both(connection, async move {
             handle.enter(()).await.unwrap();
