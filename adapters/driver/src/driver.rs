@@ -100,10 +100,10 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     }
 
     /// Keeps no more events, while the caller waits for another one, once they are of so many octets: those that were
-    /// received, and those of the events themselves. By default as many as one answer may have
+    /// received, and those of the events themselves. One event at least is kept. By default as many as one answer may have
     /// ([`Limits::answer`](sonnette::Limits::answer)).
     pub fn set_backlog_octets(&mut self, octets: usize) {
-        self.kept.limits.octets = octets as u64;
+        self.kept.limits.set_octets(octets);
     }
 
     /// Sets what is overdue when, see [`Timeouts`]; by default what the protocol says. A deadline that passes while no

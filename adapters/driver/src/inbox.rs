@@ -44,7 +44,14 @@ impl Backlog {
     /// By default as much as one answer may have: what a caller allows a server to send for one event it allows for those
     /// that it does not take.
     pub(crate) fn new(answer: usize) -> Self {
-        Backlog { events: EVENTS, octets: answer as u64 }
+        let mut backlog = Backlog { events: EVENTS, octets: 0 };
+        backlog.set_octets(answer);
+        backlog
+    }
+
+    /// What keeps nothing would be full for ever.
+    pub(crate) fn set_octets(&mut self, octets: usize) {
+        self.octets = octets.max(1) as u64;
     }
 }
 

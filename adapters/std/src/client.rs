@@ -204,7 +204,7 @@ impl<P: Protocol, S: Read + Write> Client<P, S> {
     }
 
     /// Keeps no more events, while a call waits for another one, once they are of so many octets: those that were received,
-    /// and those of the events themselves. By default as many as one answer may have
+    /// and those of the events themselves. One event at least is kept. By default as many as one answer may have
     /// ([`Limits::answer`](sonnette::Limits::answer)).
     pub fn set_backlog_octets(&mut self, octets: usize) {
         self.driver.set_backlog_octets(octets);

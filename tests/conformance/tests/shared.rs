@@ -570,6 +570,28 @@ fn a_backlog_without_bounds_takes_no_memory_by_itself() {
     });
 }
 
+/// However little is kept, it goes on.
+#[test]
+fn a_backlog_of_nothing_keeps_one() {
+    let script = script::<Board>(&format!("C notif{}", " / S notif: random".repeat(10)));
+    for manner in MANNERS {
+        let limits = Limits::new().with_answer(0);
+        let state = ClientState::with_limits(Board::silent(), limits);
+        let mut client = sonnette_smol::Client::with_state(state, Polled(Scripted::patient(&script, manner)));
+        client.set_backlog(0);
+        if manner == AT_ONCE {
+            client.set_backlog_octets(0);
+        }
+        let (handle, connection) = client.share();
+        let mut rung = handle.subscribe();
+        let (ended, ()) = both(connection, async move {
+            handle.enter(()).await.unwrap();
+            assert_eq!(drain(&mut rung).await, (10, 0));
+        });
+        assert!(matches!(ended, Err(End::Closed)), "{ended:?}");
+    }
+}
+
 /// The octets of what a lossy one has not taken are bounded beside their number.
 #[test]
 fn a_lossy_subscriber_is_bounded_in_octets() {
