@@ -358,8 +358,8 @@ impl<P: Protocol> ClientState<P> {
     }
 
     /// Leaves the mode, asks several things, and enters it again, in one write. For each request, from the first on, its id
-    /// or why it cannot be asked, as far as there is room; and the id of the enter, unless none of them could be asked: then
-    /// nothing was sent.
+    /// or why it cannot be asked, and the id of the enter, unless none of them could be asked: then nothing was sent. Where
+    /// there is no room for all of them with the enter, it is fewer, at least half of what there is room for.
     ///
     /// # Errors
     /// The subscription comes back with the [`Reason`], and nothing was sent: there is no room for the first of them with
@@ -394,7 +394,7 @@ impl<P: Protocol> ClientState<P> {
                         let enter = self.push(What::Enter(subscription, note), starts_at);
                         return Ok((verdicts, Some(enter)));
                     }
-                    Err(no_room) => reason = no_room,
+                    Err(why) => reason = why,
                 }
             }
             self.roll_back(before);
@@ -403,7 +403,7 @@ impl<P: Protocol> ClientState<P> {
             }
             // With fewer of them there may be room for the enter.
             most = verdicts.len() / 2;
-            if most == 0 {
+            if most == 0 || !matches!(reason, Reason::TooManyPending | Reason::OutputFull) {
                 return Err(Rejected { value: subscription, reason });
             }
         }

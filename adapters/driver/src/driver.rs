@@ -17,7 +17,8 @@ const READ: usize = 64 * 1024;
 const TURN: u32 = 4;
 
 /// So long after a deadline was seen to have passed it is judged, though the stream may hold more that was sent in time.
-/// What the system keeps of a stream, some megabytes, is read in less; a server that never stops must not put it off.
+/// What the system keeps of a stream, some megabytes, is read in less, where the caller is quick with what it is told; a
+/// server that never stops must not put it off.
 const GRACE: Duration = Duration::from_millis(10);
 
 thread_local! {
@@ -491,8 +492,9 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     #[inline]
     pub fn poll_next_notification(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<P::Notification>, P>> {
         if self.entering.is_none() && self.left.is_none() {
-            if let (true, Some(notification)) = (self.is_direct(), self.state.poll_known_notification()) {
-                return Poll::Ready(Ok(Some(notification)));
+            let known = if self.is_direct() { self.state.poll_known_notification() } else { None };
+            if known.is_some() {
+                return Poll::Ready(Ok(known));
             }
         }
         self.poll_notification(cx)
@@ -984,6 +986,11 @@ impl<P: Protocol, T: Transport> Driver<P, T> {
     pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> bool {
         let written = self.write(cx).is_ok() && self.state.output().is_empty() && !self.unflushed;
         written || self.failed.is_some()
+    }
+
+    /// Nothing is read for now: that time does not count for a deadline that has passed.
+    pub(crate) fn stop_reading(&mut self) {
+        self.overdue_since = None;
     }
 
     /// Nothing more is read: what becomes of all that is outstanding.

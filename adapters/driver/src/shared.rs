@@ -362,6 +362,11 @@ impl<P: Protocol> Calls<P> {
         }
     }
 
+    /// Slots whose outcome is still to come.
+    fn waiting_keys(&self) -> Vec<usize> {
+        self.slots.iter().filter(|(_, slot)| matches!(slot, Slot::Waiting(_))).map(|(key, _)| key).collect()
+    }
+
     /// Whether that frees the slot.
     fn give_up(&mut self, key: usize) -> bool {
         match self.slots.get_mut(key) {

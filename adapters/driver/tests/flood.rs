@@ -274,3 +274,15 @@ fn what_is_kept_is_bounded_in_octets() {
         assert!(driver.state().is_pending(id));
     }
 }
+
+/// What is known at sight is not looked for where it could not be handed on.
+#[test]
+fn what_is_kept_keeps_no_notification_back() {
+    let mut driver =
+        timeouts(Timeouts::OFF, Flood { then: b"7\r\nnotif: random\r\nnotif: classified\r\n", ..Flood::new(0) });
+    let id = driver.start(Request::Random).unwrap();
+    run(driver.enter(())).0.unwrap();
+    assert_eq!(run(driver.next_notification()).0.unwrap(), Some(Notification::Random));
+    assert_eq!(run(driver.next_notification()).0.unwrap(), Some(Notification::Classified));
+    assert_eq!(run(driver.outcome(id)).0.unwrap(), Reply::Random(7));
+}

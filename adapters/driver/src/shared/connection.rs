@@ -126,7 +126,11 @@ where
                 return Poll::Ready(closed.map_err(|error| End::Io(Arc::new(error))));
             }
             if !may_read {
+                self.driver.stop_reading();
                 self.driver.poll_written(cx);
+                if self.room == Room::Exhausted {
+                    self.fail_awaited();
+                }
                 break;
             }
             if !self.pending.is_empty() {
@@ -162,8 +166,7 @@ where
     }
 
     /// Whether more is to be read: not while a subscriber that misses nothing has no room for it. But whoever waits for an
-    /// answer may be the one who should make room, so for that it is read on, until there is too much; then nobody waits
-    /// any longer.
+    /// answer may be the one who should make room, so for that it is read on, until there is too much.
     fn may_read(&mut self, cx: &mut Context<'_>) -> bool {
         if self.room == Room::Some {
             return true;
@@ -171,18 +174,19 @@ where
         let awaited = self.shared.calls().awaited > 0;
         let most = if awaited { Room::Full } else { Room::Some };
         self.room = self.shared.feed.poll_room(cx, most);
-        if awaited && self.room == Room::Exhausted {
-            // Some of it needs no more than to be written.
-            self.driver.poll_written(cx);
-            self.settle_leaving();
-            for (id, key) in mem::take(&mut self.pending) {
-                self.settle(key, Err(Error::BacklogFull { id: Some(id) }));
-            }
-            for key in mem::take(&mut self.leaving) {
-                self.settle(key, Err(Error::BacklogFull { id: None }));
-            }
-        }
         self.room <= most
+    }
+
+    /// There is too much: nobody waits any longer for what must be read first.
+    fn fail_awaited(&mut self) {
+        // Some of it needed no more than to be written.
+        self.settle_leaving();
+        for (id, key) in mem::take(&mut self.pending) {
+            self.settle(key, Err(Error::BacklogFull { id: Some(id) }));
+        }
+        for key in mem::take(&mut self.leaving) {
+            self.settle(key, Err(Error::BacklogFull { id: None }));
+        }
     }
 
     /// Answers that are known whole go straight into their slots; anything else that comes between is returned.
@@ -441,6 +445,11 @@ where
         for (key, ask) in mem::take(&mut self.staged).into_iter().chain(asked) {
             let error = if let Ask::Leave = ask { Error::Ended(end.clone()) } else { lost(false) };
             self.settle(key, Err(error));
+        }
+        // What a protocol had in its hands when it panicked.
+        let rest = self.shared.calls().waiting_keys();
+        for key in rest {
+            self.settle(key, Err(lost(true)));
         }
         self.shared.feed.end(&mut self.wakers);
         self.shared.free.notify(usize::MAX);
