@@ -659,7 +659,8 @@ fn calls_that_come_while_the_mode_is_entered_go_into_one_ring() {
             let line = line.unwrap();
             let answer = match line.split_once(' ') {
                 Some((tag, "IDLE")) => {
-                    may_enter.recv().unwrap();
+                    // One for each ring that there should be.
+                    may_enter.recv_timeout(Duration::from_secs(10)).unwrap();
                     idle = tag.to_owned();
                     "+ idling\r\n".to_owned()
                 }
