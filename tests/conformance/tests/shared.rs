@@ -42,9 +42,14 @@ fn scripted(board: Board, script: &[Line], manner: Manner) -> (Handle<Board>, Co
     sonnette_smol::Client::new(board, Polled(Scripted::patient(script, manner))).share()
 }
 
-/// Runs `tasks` beside the connection until both are over.
+/// Runs `tasks` beside the connection until both are over, which takes no time to speak of.
 fn both<T>(connection: impl Future<Output = Result<(), End>>, tasks: impl Future<Output = T>) -> (Result<(), End>, T) {
-    block_on(future::zip(connection, tasks))
+    block_on(future::zip(connection, tasks).or(stuck()))
+}
+
+async fn stuck<T>() -> T {
+    async_io::Timer::after(Duration::from_secs(60)).await;
+    panic!("they wait for each other")
 }
 
 fn ended(error: &Error<Refusal>) -> bool {
@@ -431,11 +436,7 @@ fn whoever_takes_and_calls_in_turn_is_not_stuck() {
                 assert!(full + answered == 20 && (octets > 10_000 || full > 0), "{full} {answered}");
             };
             let mut connection = pin!(connection);
-            let stuck = async {
-                async_io::Timer::after(Duration::from_secs(60)).await;
-                panic!("it waits for itself");
-            };
-            work.or(async { panic!("{:?}", connection.as_mut().await) }).or(stuck).await;
+            work.or(async { panic!("{:?}", connection.as_mut().await) }).or(stuck()).await;
         });
     }
 }
@@ -451,7 +452,6 @@ fn a_call_for_which_there_is_no_room_is_told_so() {
     client.set_backlog_octets(1_000);
     let (handle, connection) = client.share();
     let mut rung = handle.subscribe();
-    let mut connection = pin!(connection);
     let work = async {
         handle.enter(()).await.unwrap();
         let asked = handle.call(Request::Random).await;
@@ -464,7 +464,8 @@ fn a_call_for_which_there_is_no_room_is_told_so() {
         }
         assert_eq!(told, 100);
     };
-    let (_, ()) = block_on(future::zip(async { connection.as_mut().await.unwrap_err() }, work));
+    let (ended, ()) = both(connection, work);
+    assert!(ended.is_err());
 }
 
 /// Answers to calls that were given up so are nobody's, also where their places are taken by others.
@@ -583,10 +584,11 @@ fn a_backlog_of_nothing_keeps_one() {
             client.set_backlog_octets(0);
         }
         let (handle, connection) = client.share();
-        let mut rung = handle.subscribe();
+        let (mut rung, mut lossy) = (handle.subscribe(), handle.subscribe_lossy());
         let (ended, ()) = both(connection, async move {
             handle.enter(()).await.unwrap();
             assert_eq!(drain(&mut rung).await, (10, 0));
+            assert_eq!(drain(&mut lossy).await, (1, 9));
         });
         assert!(matches!(ended, Err(End::Closed)), "{ended:?}");
     }

@@ -92,7 +92,12 @@ impl<N> Queue<N> {
                 self.octets = self.octets.saturating_add(octets);
             }
         }
-        while self.lossy && (self.waiting.len() > limits.events || self.octets > limits.octets) && self.miss() {}
+        while self.lossy && self.overflows(limits) && self.miss() {}
+    }
+
+    /// One that is larger than all that is kept is kept alone.
+    fn overflows(&self, limits: Backlog) -> bool {
+        self.waiting.len() > limits.events || self.octets > limits.octets && self.waiting.len() > 1
     }
 
     /// Misses the oldest.
