@@ -76,6 +76,17 @@ pub(crate) struct Entry<S, N> {
     pub(crate) may_end_mode: bool,
 }
 
+impl<S, N> Entry<S, N> {
+    /// How many slots are left behind in a row, if this is the first or the last of them.
+    #[inline(always)]
+    fn run(&self) -> Option<usize> {
+        match self.what {
+            What::Answered { run } => usize::try_from(run).ok(),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum What<S, N> {
     Greeting,
@@ -87,9 +98,10 @@ pub(crate) enum What<S, N> {
         note: N,
         void: bool,
     },
-    /// Nothing any more: so many slots in a row are left behind, of which this is the first or the last.
+    /// Nothing any more: so many slots in a row are left behind, of which this is the first or the last. (More than a `u32`
+    /// counts would take 200 GiB.)
     Answered {
-        run: usize,
+        run: u32,
     },
 }
 
@@ -109,6 +121,10 @@ pub(crate) struct Mark {
 
 /// So few slots left behind are not worth the moving of the others.
 const FEW: usize = 16;
+
+/// A leave, a request and an enter: thousands of clients that are idle at most other times ask these at once, each in memory
+/// for so many.
+const RING: usize = 3;
 
 impl<S, N> Queue<S, N> {
     pub(crate) const fn new() -> Self {
@@ -150,11 +166,19 @@ impl<S, N> Queue<S, N> {
         let id = self.next_id;
         self.next_id = id.next();
         match &what {
-            What::Enter(..) | What::Leave { .. } => self.changes.push_back(id),
+            What::Enter(..) | What::Leave { .. } => {
+                if self.changes.capacity() == 0 {
+                    self.changes.reserve_exact(RING - 1);
+                }
+                self.changes.push_back(id);
+            }
             What::Probe(_) => self.has_probe = true,
             What::Greeting | What::Request(_) | What::Answered { .. } => {}
         }
         self.ending += usize::from(may_end_mode);
+        if self.slots.capacity() == 0 {
+            self.slots.reserve_exact(RING);
+        }
         self.slots.push_back(Entry { id, what, received_before, starts_at, due: None, may_end_mode });
         id
     }
@@ -192,8 +216,7 @@ impl<S, N> Queue<S, N> {
     #[inline(always)]
     fn drop_answered(&mut self) {
         if self.answered > 0 {
-            if let Some(Entry { what: What::Answered { run }, .. }) = self.slots.front() {
-                let run = *run;
+            if let Some(run) = self.slots.front().and_then(Entry::run) {
                 self.answered -= run;
                 self.slots.drain(..run);
             }
@@ -207,8 +230,7 @@ impl<S, N> Queue<S, N> {
         }
         if at + 1 == self.slots.len() {
             let entry = self.slots.pop_back()?;
-            if let Some(Entry { what: What::Answered { run }, .. }) = self.slots.back() {
-                let run = *run;
+            if let Some(run) = self.slots.back().and_then(Entry::run) {
                 self.answered -= run;
                 self.slots.truncate(self.slots.len() - run);
             }
@@ -231,14 +253,12 @@ impl<S, N> Queue<S, N> {
             self.answered = 0;
             return;
         }
-        let run_at = |at| match self.slots.get(at) {
-            Some(Entry { what: What::Answered { run }, .. }) => *run,
-            _ => 0,
-        };
+        let run_at = |at| self.slots.get(at).and_then(Entry::run).unwrap_or(0);
         let (first, last) = (at - run_at(at - 1), at + run_at(at + 1));
+        let run = u32::try_from(last - first + 1).unwrap_or(u32::MAX);
         for end in [first, last] {
             if let Some(slot) = self.slots.get_mut(end) {
-                slot.what = What::Answered { run: last - first + 1 };
+                slot.what = What::Answered { run };
             }
         }
     }
@@ -313,9 +333,9 @@ impl<S, N> Queue<S, N> {
         iter::from_fn(move || {
             while at < end {
                 let entry = self.slots.get(at)?;
-                match entry.what {
-                    What::Answered { run } => at += run,
-                    _ => {
+                match entry.run() {
+                    Some(run) => at += run,
+                    None => {
                         at += 1;
                         return Some(entry);
                     }
