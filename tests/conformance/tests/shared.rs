@@ -48,7 +48,7 @@ fn both<T>(connection: impl Future<Output = Result<(), End>>, tasks: impl Future
 }
 
 async fn stuck<T>() -> T {
-    async_io::Timer::after(Duration::from_secs(60)).await;
+    async_io::Timer::after(Duration::from_secs(20)).await;
     panic!("they wait for each other")
 }
 
